@@ -1,0 +1,330 @@
+//! The config: a file and flags become [`Settings`], or a list of everything that is wrong with them.
+
+mod caller;
+pub mod paper;
+mod reference;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::paper::{Complaint, Place};
+use self::paper::{Complaints, Spanned, Table};
+use crate::credential::Callers;
+use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
+use crate::request::HeadLimits;
+use crate::secret::DigestKey;
+use crate::upstream::UpstreamLimits;
+
+/// Everything a running Portcullis needs to know, checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// The API family, with the operator's changes to its rules.
+    pub dialect: Dialect,
+    /// Who may call.
+    pub callers: Callers,
+    /// The key that secrets and tokens are remembered under.
+    pub digest_key: DigestKey,
+    /// Where callers connect.
+    pub listen: String,
+    /// Where the PAM is.
+    pub upstream: String,
+    /// Where metrics and probes are; `None` when there are none.
+    pub admin: Option<String>,
+    /// Bounds on what callers send.
+    pub limits: Limits,
+    /// Bounds on the exchange with the PAM.
+    pub upstream_limits: UpstreamLimits,
+    /// How long a token that ended stays refused. It should outlast the longest life of a session at the PAM.
+    pub revocation_keep: Duration,
+    /// How many tokens that ended are remembered.
+    pub revocation_capacity: u64,
+    /// How many signed messages of each caller are remembered.
+    pub replay_capacity: u64,
+    /// Between the signal to stop and the end of accepting: time for a load balancer to notice `/readyz`.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take after that.
+    pub drain_timeout: Duration,
+    /// Threads that serve; 0 for one a core.
+    pub threads: usize,
+}
+
+/// Bounds on what callers send, each with its reason.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The head: a session's cookies fit, a flood does not.
+    pub head: HeadLimits,
+    /// Bytes of a body: it is held whole, so this times the connections is memory.
+    pub body: u64,
+    /// From a connection's first byte, or its acceptance, to the end of the head: a drip must not hold a connection.
+    pub head_timeout: Duration,
+    /// From the head to the end of the body.
+    pub body_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// For a caller to take a reply.
+    pub write_timeout: Duration,
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The file.
+    pub config: PathBuf,
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--upstream`
+    pub upstream: Option<String>,
+    /// `--admin`
+    pub admin: Option<String>,
+    /// `--set KEY=VALUE`, in order.
+    pub set: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the file and lays the flags over it. `environment` looks variables up.
+    pub fn load(
+        flags: &Flags,
+        environment: &dyn Fn(&str) -> Option<String>,
+        digest_key: DigestKey,
+    ) -> Result<Settings, Vec<Complaint>> {
+        let mut complaints = Complaints::default();
+        let name = flags.config.display().to_string();
+        let Some(text) = file(&flags.config, &Place::whole(&name), &mut complaints) else {
+            return Err(complaints.into_vec());
+        };
+        let folder = flags.config.parent().unwrap_or(Path::new("")).to_owned();
+        let mut table = paper::parse(&name, &text, &mut complaints);
+        for (flag, key, value) in [
+            ("--listen", "listen", &flags.listen),
+            ("--upstream", "upstream", &flags.upstream),
+            ("--admin", "admin", &flags.admin),
+        ] {
+            if let Some(value) = value {
+                table.set_string(flag, key, value, &mut complaints);
+            }
+        }
+        for assignment in &flags.set {
+            table.set("--set", assignment, &mut complaints);
+        }
+        let settings = settings(&mut table, &folder, environment, digest_key, &mut complaints);
+        table.finish(&mut complaints);
+        match settings {
+            Some(settings) if complaints.is_empty() => Ok(settings),
+            _ => Err(complaints.into_vec()),
+        }
+    }
+}
+
+/// Every key a config can have, dotted, as the code that reads them knows them.
+pub fn keys() -> BTreeSet<String> {
+    let mut complaints = Complaints::default();
+    let text = "[[caller]]\nbasic = {}\nsigning = [{}]";
+    let mut table = paper::parse("", text, &mut complaints);
+    let _ = settings(&mut table, Path::new(""), &|_| None, DigestKey::new([0; 32]), &mut complaints);
+    table.asked()
+}
+
+fn settings(
+    table: &mut Table,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    digest_key: DigestKey,
+    complaints: &mut Complaints,
+) -> Option<Settings> {
+    table.require("dialect", "dialect = \"wallet\" (or valkyrie, betstack, or the path of a dialect file)", complaints);
+    let dialect_name = table.string("dialect", complaints);
+    let listen = address(table, "listen", "listen = \"127.0.0.1:8080\"", true, complaints);
+    let upstream = address(table, "upstream", "upstream = \"127.0.0.1:9000\"", true, complaints);
+    let admin = address(table, "admin", "admin = \"127.0.0.1:9901\"", false, complaints);
+    let base_path = base_path(table, complaints);
+    let threads = table.integer("threads", 0..=1024, complaints).and_then(|threads| usize::try_from(threads.value).ok());
+
+    let mut token = table.section("token", complaints);
+    let token_length = dialect::token_length(&mut token, complaints);
+    let settlement = dialect::settlement(&mut token, complaints);
+    token.finish(complaints);
+
+    let mut signature = table.section("signature", complaints);
+    let tolerance = signature.duration("tolerance", complaints).map(|tolerance| tolerance.value);
+    let public_url = public_url(&mut signature, complaints);
+    signature.finish(complaints);
+
+    let overrides = Overrides { base_path, token_length, settlement, tolerance, public_url };
+    let dialect = dialect_name.and_then(|name| dialect(&name, folder, &overrides, complaints));
+
+    let (limits, held) = limits(table.section("limits", complaints), complaints);
+    let upstream_limits = upstream_limits(table.section("timeouts", complaints), held, complaints);
+
+    let mut revocation = table.section("revocation", complaints);
+    let revocation_keep = duration(&mut revocation, "keep", Duration::from_secs(7 * 24 * 3600), complaints);
+    let revocation_capacity = count(&mut revocation, "capacity", 10_000_000, complaints);
+    revocation.finish(complaints);
+
+    let mut replay = table.section("replay", complaints);
+    let replay_capacity = count(&mut replay, "capacity", 1_000_000, complaints);
+    replay.finish(complaints);
+
+    let mut drain = table.section("drain", complaints);
+    let drain_delay = drain.duration("delay", complaints).map_or(Duration::ZERO, |delay| delay.value);
+    let drain_timeout = duration(&mut drain, "timeout", Duration::from_secs(30), complaints);
+    drain.finish(complaints);
+
+    let callers = caller::callers(table, dialect.as_ref(), folder, environment, &digest_key, complaints);
+    Some(Settings {
+        dialect: dialect?,
+        callers: Callers::new(callers, digest_key.clone()),
+        digest_key,
+        listen: listen?,
+        upstream: upstream?,
+        admin,
+        limits,
+        upstream_limits,
+        revocation_keep,
+        revocation_capacity,
+        replay_capacity,
+        drain_delay,
+        drain_timeout,
+        threads: threads.unwrap_or(0),
+    })
+}
+
+fn dialect(
+    name: &Spanned<String>,
+    folder: &Path,
+    overrides: &Overrides,
+    complaints: &mut Complaints,
+) -> Option<Dialect> {
+    if let Some((built_in, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name.value) {
+        return dialect::read(&format!("dialects/{built_in}.toml"), text, overrides, complaints);
+    }
+    if !name.value.contains(['/', '.']) {
+        let known = BUILT_IN.map(|(built_in, _)| format!("`{built_in}`")).join(", ");
+        let message = format!("`{}` is no dialect; built in are {known}, or give the path of a file", name.value);
+        complaints.push(&name.place, message);
+        return None;
+    }
+    let path = folder.join(&name.value);
+    let text = file(&path, &name.place, complaints)?;
+    dialect::read(&path.display().to_string(), &text, overrides, complaints)
+}
+
+fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
+    let body = table.bytes("body", complaints);
+    if let Some(body) = &body
+        && !(1..=LARGEST_BODY).contains(&body.value)
+    {
+        complaints.push(&body.place, "`limits.body` must be from 1 byte to 1MiB, since every body is held whole");
+    }
+    let bytes = |table: &mut Table, key: &str, usual: usize, most: usize, complaints: &mut Complaints| {
+        let Some(bytes) = table.bytes(key, complaints) else { return usual };
+        match usize::try_from(bytes.value) {
+            Ok(number) if (256..=most).contains(&number) => number,
+            _ => {
+                complaints.push(&bytes.place, format!("`limits.{key}` must be from 256 to {most} bytes"));
+                usual
+            }
+        }
+    };
+    let head = HeadLimits {
+        bytes: bytes(&mut table, "head", 32 << 10, 1 << 20, complaints),
+        fields: usize::try_from(count(&mut table, "fields", 100, complaints)).unwrap_or(100),
+        target: bytes(&mut table, "target", 8 << 10, 64 << 10, complaints),
+    };
+    let held = bytes(&mut table, "answer", 1 << 20, 64 << 20, complaints);
+    let seconds = Duration::from_secs;
+    let limits = Limits {
+        head,
+        body: body.map_or(USUAL_BODY, |body| body.value),
+        head_timeout: duration(&mut table, "head_timeout", seconds(10), complaints),
+        body_timeout: duration(&mut table, "body_timeout", seconds(30), complaints),
+        idle_timeout: duration(&mut table, "idle_timeout", seconds(60), complaints),
+        write_timeout: duration(&mut table, "write_timeout", seconds(30), complaints),
+    };
+    table.finish(complaints);
+    (limits, held)
+}
+
+fn upstream_limits(mut table: Table, held: usize, complaints: &mut Complaints) -> UpstreamLimits {
+    let seconds = Duration::from_secs;
+    // Below the ten seconds after which the Valkyrie client gives up: it should learn from us that the outcome is unknown.
+    let total = duration(&mut table, "total", seconds(9), complaints);
+    let limits = UpstreamLimits {
+        connect: duration(&mut table, "connect", seconds(1), complaints),
+        write: duration(&mut table, "write", seconds(5), complaints),
+        read: duration(&mut table, "read", total, complaints),
+        total,
+        // Many servers close an idle connection after five seconds, and a request that crosses the closing is lost.
+        idle: duration(&mut table, "idle", seconds(4), complaints),
+        pooled: usize::try_from(count(&mut table, "pooled", 256, complaints)).unwrap_or(256),
+        answer_head: 64 << 10,
+        answer_fields: 128,
+        held,
+    };
+    table.finish(complaints);
+    limits
+}
+
+fn address(
+    table: &mut Table,
+    key: &str,
+    example: &str,
+    needed: bool,
+    complaints: &mut Complaints,
+) -> Option<String> {
+    if needed {
+        table.require(key, example, complaints);
+    }
+    let text = table.string(key, complaints)?;
+    let host_and_port = || {
+        let (host, port) = text.value.rsplit_once(':')?;
+        let plain = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        (plain && port.parse::<u16>().is_ok()).then_some(())
+    };
+    if text.value.parse::<SocketAddr>().is_err() && host_and_port().is_none() {
+        complaints.push(&text.place, format!("`{key}` must be HOST:PORT, as in {example}"));
+        return None;
+    }
+    Some(text.value)
+}
+
+fn base_path(table: &mut Table, complaints: &mut Complaints) -> String {
+    let Some(text) = table.string("base_path", complaints) else { return String::new() };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let path = text.value.as_str();
+    let segments = path.split('/').skip(1);
+    let good = path.starts_with('/') && path.bytes().all(plain) && !segments.into_iter().any(|s| s.is_empty() || s == "." || s == "..");
+    if !good {
+        complaints.push(&text.place, "`base_path` must be a plain path without a slash at its end, as in base_path = \"/pam\"");
+    }
+    text.value
+}
+
+fn public_url(table: &mut Table, complaints: &mut Complaints) -> Option<String> {
+    let text = table.string("url", complaints)?;
+    let authority = text.value.strip_prefix("https://").or_else(|| text.value.strip_prefix("http://"));
+    if authority.is_none_or(|authority| authority.is_empty() || authority.contains(['/', '?', '#', ' '])) {
+        let message = "`signature.url` is the address callers were given, without a path: url = \"https://pam.example\"";
+        complaints.push(&text.place, message);
+    }
+    Some(text.value)
+}
+
+fn duration(table: &mut Table, key: &str, usual: Duration, complaints: &mut Complaints) -> Duration {
+    table.duration(key, complaints).map_or(usual, |duration| duration.value)
+}
+
+fn count(table: &mut Table, key: &str, usual: u64, complaints: &mut Complaints) -> u64 {
+    let number = table.integer(key, 1..=1_000_000_000, complaints);
+    number.and_then(|number| u64::try_from(number.value).ok()).unwrap_or(usual)
+}
+
+fn file(path: &Path, place: &Place, complaints: &mut Complaints) -> Option<String> {
+    let complain = |fault: std::io::Error| complaints.push(place, format!("cannot read {}: {fault}", path.display()));
+    std::fs::read_to_string(path).map_err(complain).ok()
+}
+
+const USUAL_BODY: u64 = 64 << 10;
+
+const LARGEST_BODY: u64 = 1 << 20;

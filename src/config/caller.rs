@@ -1,0 +1,178 @@
+//! The callers of a config, held against what the dialect asks of them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::paper::{Complaints, Place, Table};
+use super::reference::{secret, secrets};
+use crate::credential::authorization::AuthScheme;
+use crate::credential::password::StoredHash;
+use crate::credential::signature::SigningKey;
+use crate::credential::{BasicSecrets, Caller, credential_digest};
+use crate::dialect::Dialect;
+use crate::secret::DigestKey;
+
+/// Reads every `[[caller]]`.
+pub fn callers(
+    table: &mut Table,
+    dialect: Option<&Dialect>,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    digest_key: &DigestKey,
+    complaints: &mut Complaints,
+) -> Vec<Caller> {
+    table.require("caller", "a table [[caller]] with name = \"…\" and what it proves itself with", complaints);
+    let mut taken = Taken::default();
+    let mut callers = Vec::new();
+    for table in table.tables("caller", complaints) {
+        let mut reading = Reading { dialect, folder, environment, digest_key, complaints };
+        callers.extend(reading.caller(table, &mut taken));
+    }
+    callers
+}
+
+/// What must be unique among callers, and who has it.
+#[derive(Default)]
+struct Taken(HashMap<(&'static str, Vec<u8>), String>);
+
+struct Reading<'a> {
+    dialect: Option<&'a Dialect>,
+    folder: &'a Path,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    digest_key: &'a DigestKey,
+    complaints: &'a mut Complaints,
+}
+
+impl Reading<'_> {
+    fn caller(&mut self, mut table: Table, taken: &mut Taken) -> Option<Caller> {
+        let place = table.place().clone();
+        table.require("name", "name = \"fantasy-goal\"", self.complaints);
+        let name = table.string("name", self.complaints);
+        let basic = table.table("basic", self.complaints).map(|table| self.basic(table));
+        let bearer_place = place.clone();
+        let bearer = secrets(&mut table, "bearer", self.folder, self.environment, self.complaints);
+        let bearer: Vec<_> = bearer.iter().map(|key| credential_digest(key, self.digest_key)).collect();
+        let signs = table.contains("signing");
+        let keys = self.keys(&mut table);
+        let key_id = table.string("key_id", self.complaints);
+        let routes = self.routes(&mut table);
+        let before = self.complaints.len();
+        self.hold_against_dialect(&place, basic.is_some(), table.contains("bearer"), signs);
+        table.finish(self.complaints);
+
+        let name = name?;
+        taken.claim("name", name.value.as_bytes(), &name.value, &name.place, self.complaints);
+        let basic = match basic {
+            None => None,
+            Some(basic) => Some(basic?),
+        };
+        if let Some(basic) = &basic {
+            taken.claim("basic username", basic.username.as_bytes(), &name.value, &place, self.complaints);
+        }
+        for digest in &bearer {
+            taken.claim("bearer key", &digest.0, &name.value, &bearer_place, self.complaints);
+        }
+        let key_id_place = key_id.as_ref().map_or(&place, |key_id| &key_id.place).clone();
+        let key_id = key_id.map_or_else(|| name.value.clone(), |key_id| key_id.value);
+        taken.claim("key_id", key_id.as_bytes(), &name.value, &key_id_place, self.complaints);
+        if self.complaints.len() > before {
+            return None;
+        }
+        Some(Caller { name: name.value.into(), basic, bearer, keys, key_id: key_id.into(), routes })
+    }
+
+    fn basic(&mut self, mut table: Table) -> Option<BasicSecrets> {
+        table.require("username", "username = \"operator\"", self.complaints);
+        let username = table.string("username", self.complaints);
+        if let Some(username) = &username
+            && (username.value.is_empty() || username.value.contains(':'))
+        {
+            self.complaints.push(&username.place, "a username must not be empty or have a colon (RFC 7617)");
+        }
+        let (plain, hashed) = (table.contains("password"), table.contains("password_hash"));
+        if !plain && !hashed {
+            let message = "a password is missing; add password = { env = \"NAME\" } or password_hash = { file = \"…\" }";
+            self.complaints.push(table.place(), message);
+        }
+        let plain = secrets(&mut table, "password", self.folder, self.environment, self.complaints);
+        let plain = plain.iter().map(|password| credential_digest(password, self.digest_key)).collect();
+        let place = table.place().clone();
+        let hashes = secrets(&mut table, "password_hash", self.folder, self.environment, self.complaints);
+        let mut hashed = Vec::new();
+        for hash in &hashes {
+            match std::str::from_utf8(hash.expose()).map_err(|_| "expected text").and_then(StoredHash::parse) {
+                Ok(hash) => hashed.push(hash),
+                Err(fault) => self.complaints.push(&place, format!("`password_hash`: {fault}")),
+            }
+        }
+        table.finish(self.complaints);
+        Some(BasicSecrets { username: username?.value.into(), plain, hashed: Arc::from(hashed) })
+    }
+
+    fn keys(&mut self, table: &mut Table) -> Vec<SigningKey> {
+        let scheme = self.dialect.and_then(|dialect| dialect.signature.as_ref());
+        let mut keys: Vec<SigningKey> = Vec::new();
+        for mut table in table.tables("signing", self.complaints) {
+            let place = table.place().clone();
+            table.require("id", "id = \"2026-11\"", self.complaints);
+            let id = table.string("id", self.complaints);
+            table.require("key", "key = { env = \"WALLET_SIGNING_KEY\" }", self.complaints);
+            let key = table.node("key").and_then(|node| secret(node, self.folder, self.environment, self.complaints));
+            table.finish(self.complaints);
+            let (Some(id), Some(key), Some(scheme)) = (id, key, scheme) else { continue };
+            if keys.iter().any(|other| *other.id == id.value) {
+                self.complaints.push(&id.place, format!("this caller has two keys with the id `{}`", id.value));
+            }
+            match SigningKey::new(&id.value, &key, scheme.algorithm, &scheme.key_form) {
+                Ok(key) => keys.push(key),
+                Err(fault) => self.complaints.push(&place, fault),
+            }
+        }
+        keys
+    }
+
+    fn routes(&mut self, table: &mut Table) -> Option<Vec<Box<str>>> {
+        let names = table.strings("routes", self.complaints)?;
+        let known = |name: &str| self.dialect.is_none_or(|dialect| dialect.routes.iter().any(|route| *route.name == *name));
+        for name in names.iter().filter(|name| !known(&name.value)) {
+            self.complaints.push(&name.place, format!("the dialect has no route `{}`", name.value));
+        }
+        Some(names.into_iter().map(|name| name.value.into()).collect())
+    }
+
+    /// A caller that cannot prove itself could never call; a secret that is never asked for gives false comfort.
+    fn hold_against_dialect(&mut self, place: &Place, basic: bool, bearer: bool, signs: bool) {
+        let Some(dialect) = self.dialect else { return };
+        let takes = |scheme| dialect.credential.contains(&scheme);
+        let mut demand = |broken: bool, text: &str| {
+            if broken {
+                self.complaints.push(place, text);
+            }
+        };
+        demand(basic && !takes(AuthScheme::Basic), "this dialect takes no Basic credentials; remove `basic`");
+        demand(bearer && !takes(AuthScheme::Bearer), "this dialect takes no bearer keys; remove `bearer`");
+        let proves = (basic && takes(AuthScheme::Basic)) || (bearer && takes(AuthScheme::Bearer));
+        demand(
+            !dialect.credential.is_empty() && !proves && !basic && !bearer,
+            "this caller has no credential; add basic = { username = \"…\", password = { env = \"…\" } } or bearer = { env = \"…\" }",
+        );
+        demand(signs && dialect.signature.is_none(), "this dialect has no signatures; remove `signing`");
+        demand(
+            !signs && dialect.signature.is_some(),
+            "this caller cannot sign; add signing = [ { id = \"2026-11\", key = { env = \"…\" } } ]",
+        );
+    }
+}
+
+impl Taken {
+    fn claim(&mut self, what: &'static str, value: &[u8], caller: &str, place: &Place, complaints: &mut Complaints) {
+        if let Some(other) = self.0.insert((what, value.to_vec()), caller.to_owned()) {
+            let message = match other == caller {
+                true => format!("the {what} of `{caller}` is there twice"),
+                false => format!("`{caller}` has the same {what} as `{other}`; who calls could not be told"),
+            };
+            complaints.push(place, message);
+        }
+    }
+}

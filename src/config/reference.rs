@@ -1,0 +1,80 @@
+//! A reference to a secret: `{ env = "NAME" }` or `{ file = "/run/secrets/name" }`, never the secret itself.
+
+use std::path::Path;
+
+use super::paper::{Complaints, Node, Table, Value};
+use crate::secret::Secret;
+
+/// Reads the secrets that stand under `key`: one reference or an array of them.
+pub fn secrets(
+    table: &mut Table,
+    key: &str,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    complaints: &mut Complaints,
+) -> Vec<Secret> {
+    match table.node(key) {
+        None => Vec::new(),
+        Some(Node { value: Value::Array(nodes), .. }) => {
+            nodes.into_iter().filter_map(|node| secret(node, folder, environment, complaints)).collect()
+        }
+        Some(node) => secret(node, folder, environment, complaints).into_iter().collect(),
+    }
+}
+
+/// Reads one secret. A variable that is not set, a file that cannot be read and an empty secret are complaints: none of
+/// them may turn into an open door.
+pub fn secret(
+    node: Node,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    complaints: &mut Complaints,
+) -> Option<Secret> {
+    let place = node.place.clone();
+    let Node { value: Value::Table(mut table), .. } = node else {
+        node.mismatch("a reference to a secret: { env = \"NAME\" } or { file = \"/run/secrets/name\" }", complaints);
+        return None;
+    };
+    let variable = table.string("env", complaints);
+    let path = table.string("file", complaints);
+    let good = table.written().is_empty();
+    table.finish(complaints);
+    let bytes = match (variable, path) {
+        (Some(variable), None) => match environment(&variable) {
+            Some(text) => text.into_bytes(),
+            None => {
+                complaints.push(&variable.place, format!("the environment variable {} is not set", variable.value));
+                return None;
+            }
+        },
+        (None, Some(path)) => match std::fs::read(folder.join(&path.value)) {
+            Ok(bytes) => without_line_end(bytes),
+            Err(fault) => {
+                complaints.push(&path.place, format!("cannot read {}: {fault}", path.value));
+                return None;
+            }
+        },
+        (None, None) | (Some(_), Some(_)) => {
+            if good {
+                complaints.push(&place, "a secret is either { env = \"NAME\" } or { file = \"/run/secrets/name\" }");
+            }
+            return None;
+        }
+    };
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        complaints.push(&place, "the secret is empty");
+        return None;
+    }
+    Some(Secret::new(bytes))
+}
+
+/// Editors and `kubectl create secret` end files with a line feed that is not meant to be part of the secret.
+fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
+    }
+    bytes
+}

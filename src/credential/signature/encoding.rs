@@ -1,0 +1,92 @@
+//! How a signature is spelled: hexadecimal in either case, base64, base64url. Decoded strictly, compared as bytes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+
+/// A spelling of bytes as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Two digits a byte, either case (RFC 4648 §8).
+    Hex,
+    /// With padding (RFC 4648 §4).
+    Base64,
+    /// With or without padding (RFC 4648 §5).
+    Base64Url,
+}
+
+impl Encoding {
+    /// The encodings by the names dialects have for them.
+    pub const WORDS: [(&str, Encoding); 3] =
+        [("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
+
+    /// The bytes, or `None` when the text is anything but their exact spelling.
+    pub fn decode(self, text: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Encoding::Hex => unhex(text),
+            Encoding::Base64 => STANDARD.decode(text).ok(),
+            Encoding::Base64Url if text.ends_with(b"=") => URL_SAFE.decode(text).ok(),
+            Encoding::Base64Url => URL_SAFE_NO_PAD.decode(text).ok(),
+        }
+    }
+
+    /// The text for `bytes`; hexadecimal in lower case, base64url without padding.
+    pub fn encode(self, bytes: &[u8]) -> String {
+        match self {
+            Encoding::Hex => hex(bytes),
+            Encoding::Base64 => STANDARD.encode(bytes),
+            Encoding::Base64Url => URL_SAFE_NO_PAD.encode(bytes),
+        }
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_chunks::<2>() else { return None };
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    };
+    pairs.iter().map(|&[high, low]| Some(value(high)? << 4 | value(low)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_spelling_decodes() {
+        let cases: [(Encoding, &[u8], Option<&[u8]>); 13] = [
+            (Encoding::Hex, b"00fF", Some(&[0, 255])),
+            (Encoding::Hex, b"00f", None),
+            (Encoding::Hex, b"0x00", None),
+            (Encoding::Hex, b" 00f", None),
+            (Encoding::Hex, b"g0", None),
+            (Encoding::Base64, b"+/8=", Some(&[251, 255])),
+            (Encoding::Base64, b"+/8", None),
+            (Encoding::Base64, b"+/9=", None),
+            (Encoding::Base64, b"-_8=", None),
+            (Encoding::Base64, b"+/8=\n", None),
+            (Encoding::Base64Url, b"-_8=", Some(&[251, 255])),
+            (Encoding::Base64Url, b"-_8", Some(&[251, 255])),
+            (Encoding::Base64Url, b"+/8", None),
+        ];
+        for (encoding, text, bytes) in cases {
+            assert_eq!(encoding.decode(text).as_deref(), bytes, "{encoding:?} {text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_again() {
+        for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64Url] {
+            let bytes: Vec<u8> = (0..=255).collect();
+            assert_eq!(encoding.decode(encoding.encode(&bytes).as_bytes()).as_deref(), Some(&bytes[..]));
+        }
+    }
+}

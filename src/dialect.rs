@@ -1,0 +1,71 @@
+//! A dialect: an API family, described by a file.
+//!
+//! Three come compiled in ([`BUILT_IN`]); a file an operator writes can do everything that they do.
+
+pub mod answer;
+pub mod condition;
+mod file;
+pub mod reply;
+pub mod route;
+pub mod source;
+
+use std::time::Duration;
+
+pub use file::{Overrides, read, settlement, token_length};
+
+use crate::credential::authorization::AuthScheme;
+use crate::credential::signature::Scheme;
+use crate::json::Pointers;
+use crate::token::TokenRule;
+
+use self::reply::Replies;
+use self::route::Routes;
+use self::source::Source;
+
+/// An API family.
+#[derive(Clone, Debug)]
+pub struct Dialect {
+    /// Its name in logs and metrics.
+    pub name: Box<str>,
+    /// Which credentials it takes, any of them; none when the signature alone proves who calls.
+    pub credential: Vec<AuthScheme>,
+    /// How it signs.
+    pub signature: Option<Scheme>,
+    /// Where the player token stands and what it must look like.
+    pub token: Option<Token>,
+    /// Its operations.
+    pub routes: Routes,
+    /// Its error format.
+    pub replies: Replies,
+    /// What its checks want out of a JSON body.
+    pub wanted: Pointers,
+    /// The header fields whose meaning the checks depend on, in lower case.
+    pub guarded: Vec<Box<str>>,
+}
+
+/// The player token of a family.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// Where it stands.
+    pub at: Source,
+    /// What it must look like.
+    pub rule: TokenRule,
+}
+
+/// The dialects that come with Portcullis: name and text.
+pub const BUILT_IN: [(&str, &str); 3] = [
+    ("valkyrie", include_str!("../config/dialects/valkyrie.toml")),
+    ("wallet", include_str!("../config/dialects/wallet.toml")),
+    ("betstack", include_str!("../config/dialects/betstack.toml")),
+];
+
+impl Dialect {
+    /// How long a signed message must be remembered, for families that admit each one once.
+    pub fn replay_memory(&self) -> Option<Duration> {
+        let scheme = self.signature.as_ref().filter(|scheme| scheme.once)?;
+        Some(scheme.timestamp.as_ref().map_or(UNDATED, |rule| rule.memory()))
+    }
+}
+
+/// For a family whose messages carry no time and yet are to be admitted once.
+const UNDATED: Duration = Duration::from_secs(24 * 3600);

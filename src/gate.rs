@@ -1,0 +1,301 @@
+//! The gate: the checks, in their order, on one screen.
+//!
+//! Pure: it reads no clock and no memory. What it cannot know from the request alone it asks ([`Ask`]): is this password
+//! right, is this message new, is this token alive. Its last line yields a [`Permit`], the only thing forwarding accepts.
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use crate::credential::password::PasswordQuestion;
+use crate::credential::replay::{ReplayKey, Ticket};
+use crate::credential::{Callers, Identity};
+use crate::denial::Denial;
+use crate::dialect::Dialect;
+use crate::dialect::route::{Entry, Route, Settlement};
+use crate::dialect::source::{Reading, View};
+use crate::fields::{Fields, Only};
+use crate::json;
+use crate::request::{Head, Request};
+use crate::revocation::Room;
+use crate::secret::DigestKey;
+use crate::token::{Standing, TokenDigest};
+
+/// The questions the gate leaves open.
+pub trait Ask: Sync {
+    /// Does the password match one of the hashes?
+    fn password(&self, question: PasswordQuestion) -> impl Future<Output = Result<bool, Denial>> + Send;
+    /// Is this signed message new? The ticket keeps it so until the PAM has answered.
+    fn first(&self, key: ReplayKey, time: Duration) -> impl Future<Output = Result<Ticket, Denial>> + Send;
+    /// Is this token alive?
+    fn standing(&self, token: TokenDigest) -> impl Future<Output = Result<Standing, Denial>> + Send;
+    /// Is there room to record that a token ended?
+    fn room(&self) -> Result<Room, Denial>;
+}
+
+/// The checks of one dialect for its callers.
+pub struct Gate {
+    /// The API family.
+    pub dialect: Dialect,
+    /// Who may call.
+    pub callers: Callers,
+    /// The key tokens are remembered under.
+    pub digest_key: DigestKey,
+    /// Most bytes of a body.
+    pub largest_body: u64,
+}
+
+/// What is known of a request so far; the log wants it whether or not the request is admitted.
+#[derive(Clone, Copy, Default)]
+pub struct Trail<'g> {
+    /// The route, once chosen.
+    pub route: Option<&'g Route>,
+    /// The caller's index, once proven.
+    pub caller: Option<usize>,
+    /// The index of the caller's key that signed.
+    pub key: Option<usize>,
+    /// The player token's digest, once it has the right shape.
+    pub token: Option<TokenDigest>,
+}
+
+/// That a request passed every check. Nothing else is forwarded.
+pub struct Permit<'g> {
+    /// The route.
+    pub route: &'g Route,
+    /// The token that the answer may end, with the room to record it.
+    pub ends: Option<(TokenDigest, Room)>,
+    /// A dead token passed because the route settles what is owed.
+    pub settled: bool,
+    /// Settled when the PAM gives a definitive answer.
+    pub ticket: Option<Ticket>,
+}
+
+impl Gate {
+    /// 1 and 2, as far as the head tells: done before a byte of the body is read or a `100 Continue` invites one.
+    pub fn enter(&self, head: &Head) -> Result<Entry<'_>, Denial> {
+        let entry = self.dialect.routes.enter(head.method, head.target.path()).ok_or(Denial::NoRoute)?;
+        if head.framing.length.is_some_and(|length| length > self.largest_body) {
+            return Err(Denial::BodyTooLarge);
+        }
+        Ok(entry)
+    }
+
+    /// The checks, in their order. Each one protects those behind it.
+    pub async fn admit<'g>(
+        &'g self,
+        entry: Entry<'g>,
+        request: &Request,
+        now: SystemTime,
+        trail: &mut Trail<'g>,
+        ask: &impl Ask,
+    ) -> Result<Permit<'g>, Denial> {
+        let mut view = View { request, found: None };
+
+        // 1. Route: everything else depends on what the route demands, and what no route names is nobody's business.
+        //    A header that hides behind an underscore would be checked by us under one name and read by the PAM under the
+        //    other.
+        self.refuse_twins(&request.head.fields)?;
+        if entry.depends_on_body() {
+            self.read_json(&mut view)?;
+        }
+        let route = entry.choose(view.found.as_ref()).ok_or(Denial::NoRoute)?;
+        trail.route = Some(route);
+
+        // 2. Size: before any work that grows with the body.
+        if u64::try_from(request.body.len()).unwrap_or(u64::MAX) > self.largest_body {
+            return Err(Denial::BodyTooLarge);
+        }
+        if route.reads_body {
+            plain_coding(&request.head.fields)?;
+        }
+
+        // 3. Credential: before the signature, since it says whose secret that must have been made with.
+        let by_credential = self.prove_credential(request, ask).await?;
+        trail.caller = by_credential;
+
+        // 4. Signature: before anything is believed that it protects, the timestamp and the token above all.
+        let proof = if route.signed { self.prove_signature(&mut view, by_credential)? } else { None };
+        if let Some(proof) = &proof {
+            (trail.caller, trail.key) = (Some(proof.key.caller), Some(proof.index));
+        }
+        let caller = trail.caller.and_then(|caller| self.callers.at(caller));
+        if caller.and_then(|caller| caller.routes.as_ref()).is_some_and(|routes| !routes.contains(&route.name)) {
+            return Err(Denial::CallerNotAllowed);
+        }
+
+        // 5. Freshness and replay: only a signed timestamp means anything, and only signed messages may fill the memory.
+        let ticket = match &proof {
+            Some(proof) => self.prove_fresh(proof, now, ask).await?,
+            None => None,
+        };
+
+        // 6. Shape of parameters and token: a caller who has proven itself may be told what is wrong with its request.
+        for name in &route.query {
+            let mut values = request.head.target.parameters(name);
+            match (values.next(), values.next()) {
+                (Some(Some(value)), None) if !value.is_empty() => {}
+                _ => return Err(Denial::Parameter),
+            }
+        }
+        if route.reads_json {
+            self.read_json(&mut view)?;
+        }
+        let token = if route.token { self.token(&view)? } else { None };
+        trail.token = token;
+
+        // 7. Standing: last, because only it may cost a question to a store, and because an answer about a token is
+        //    nothing to give to strangers.
+        let settled = match token {
+            Some(token) if ask.standing(token).await? == Standing::Ended => match &route.settlement {
+                Settlement::Admit(when) if when.hold(view.found.as_ref()) => true,
+                Settlement::Admit(_) | Settlement::Refuse => return Err(Denial::TokenEnded),
+            },
+            _ => false,
+        };
+        let ends = match (token, &route.retires) {
+            (Some(token), Some(_)) => Some((token, ask.room()?)),
+            _ => None,
+        };
+        Ok(Permit { route, ends, settled, ticket })
+    }
+
+    async fn prove_credential(&self, request: &Request, ask: &impl Ask) -> Result<Option<usize>, Denial> {
+        if self.dialect.credential.is_empty() {
+            return Ok(None);
+        }
+        match self.callers.identify(&request.head.fields, &self.dialect.credential)? {
+            Identity::Known(caller) => Ok(Some(caller)),
+            Identity::IfPassword(caller, question) => match ask.password(question).await? {
+                true => Ok(Some(caller)),
+                false => Err(Denial::CredentialWrong),
+            },
+            Identity::Nobody(question) => {
+                ask.password(question).await?;
+                Err(Denial::CredentialWrong)
+            }
+        }
+    }
+
+    fn prove_signature(&self, view: &mut View<'_>, by_credential: Option<usize>) -> Result<Option<Proven>, Denial> {
+        let Some(scheme) = &self.dialect.signature else { return Ok(None) };
+        if scheme.reads_json() {
+            self.read_json(view)?;
+        }
+        let presented = scheme.presented(view)?;
+        let by_key_id = match scheme.key_id.as_ref().map(|source| source.read(view)) {
+            None => None,
+            Some(Reading::One(id)) => Some(self.callers.by_key_id(&id).ok_or(Denial::KeyUnknown)?),
+            Some(Reading::None) => return Err(Denial::SignatureMissing),
+            Some(Reading::Many) => return Err(Denial::SignatureRepeated),
+            Some(Reading::NotText) => return Err(Denial::SignatureMalformed),
+        };
+        let named = match (by_credential, by_key_id) {
+            (Some(one), Some(other)) if one != other => return Err(Denial::KeyUnknown),
+            (one, other) => one.or(other),
+        };
+        let tried = match named {
+            Some(caller) => caller..caller + 1,
+            // Neither credential nor key id: whose secret matches is who calls.
+            None => 0..self.callers.iter().count(),
+        };
+        for index in tried {
+            let Some(caller) = self.callers.at(index) else { continue };
+            match scheme.verify(&presented, view, &caller.keys) {
+                Ok(proof) => {
+                    let timestamp = presented.timestamp.map(std::borrow::Cow::into_owned);
+                    let key = ReplayKey { caller: index, message: proof.message };
+                    return Ok(Some(Proven { key, index: proof.key, timestamp }));
+                }
+                Err(Denial::SignatureWrong) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Denial::SignatureWrong)
+    }
+
+    async fn prove_fresh(&self, proof: &Proven, now: SystemTime, ask: &impl Ask) -> Result<Option<Ticket>, Denial> {
+        let rule = self.dialect.signature.as_ref().and_then(|scheme| scheme.timestamp.as_ref());
+        if let Some(rule) = rule {
+            rule.judge(proof.timestamp.as_deref().unwrap_or_default(), now)?;
+        }
+        match self.dialect.replay_memory() {
+            Some(time) => ask.first(proof.key, time).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn token(&self, view: &View<'_>) -> Result<Option<TokenDigest>, Denial> {
+        let Some(token) = &self.dialect.token else { return Ok(None) };
+        if let (crate::dialect::source::Source::Json { slot, .. }, Some(found)) = (&token.at, &view.found)
+            && matches!(found.at(*slot), Some(json::Value::Number(_)))
+        {
+            // Other places take a number as it is written; a token is a string or nothing.
+            return Err(Denial::TokenMalformed);
+        }
+        match token.at.read(view) {
+            Reading::None => Err(Denial::TokenMissing),
+            Reading::Many => Err(Denial::TokenRepeated),
+            Reading::NotText => Err(Denial::TokenMalformed),
+            Reading::One(text) if !token.rule.admits(&text) => Err(Denial::TokenMalformed),
+            Reading::One(text) => Ok(Some(TokenDigest::of(&text, &self.digest_key))),
+        }
+    }
+
+    fn read_json<'a>(&self, view: &mut View<'a>) -> Result<(), Denial> {
+        if view.found.is_none() {
+            let request: &'a Request = view.request;
+            plain_coding(&request.head.fields)?;
+            json_type(&request.head.fields)?;
+            view.found = Some(json::read(&request.body, &self.dialect.wanted).map_err(Denial::Json)?);
+        }
+        Ok(())
+    }
+
+    fn refuse_twins(&self, fields: &Fields) -> Result<(), Denial> {
+        let twin = |name: &[u8]| {
+            let is = |guarded: &[u8]| {
+                guarded.len() == name.len()
+                    && guarded.iter().zip(name).all(|(&one, &other)| match other {
+                        b'_' => one == b'-',
+                        other => one == other.to_ascii_lowercase(),
+                    })
+            };
+            self.dialect.guarded.iter().any(|guarded| is(guarded.as_bytes()))
+        };
+        let hidden = fields.iter().any(|field| field.name.contains(&b'_') && twin(field.name));
+        if hidden { Err(Denial::TwinField) } else { Ok(()) }
+    }
+}
+
+/// A signature that matched, and what it signed.
+struct Proven {
+    key: ReplayKey,
+    index: usize,
+    timestamp: Option<Vec<u8>>,
+}
+
+/// A body that is read must be what it looks like: whoever inflates it later sees another one.
+fn plain_coding(fields: &Fields) -> Result<(), Denial> {
+    match fields.only("content-encoding") {
+        Only::None => Ok(()),
+        Only::One(coding) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),
+        Only::One(_) | Only::Many => Err(Denial::ContentEncoding),
+    }
+}
+
+/// A body that is read as JSON must not be declared as something else; without a declaration it is taken for JSON.
+fn json_type(fields: &Fields) -> Result<(), Denial> {
+    let value = match fields.only("content-type") {
+        Only::None => return Ok(()),
+        Only::One(value) => value,
+        Only::Many => return Err(Denial::ContentType),
+    };
+    let mut parts = value.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+    let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let json = media == b"application/json" || (media.starts_with(b"application/") && media.ends_with(b"+json"));
+    // JSON is UTF-8 (RFC 8259 §8.1); another charset would be read differently on the other side.
+    let other_charset = |part: &[u8]| {
+        let lower = part.to_ascii_lowercase();
+        lower.strip_prefix(b"charset=").is_some_and(|charset| charset.trim_ascii() != b"utf-8" && charset != b"\"utf-8\"")
+    };
+    if json && !parts.any(other_charset) { Ok(()) } else { Err(Denial::ContentType) }
+}

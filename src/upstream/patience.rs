@@ -1,0 +1,60 @@
+//! How long one exchange may still take.
+
+use std::time::{Duration, Instant};
+
+/// A bound on a whole exchange, from which every step takes its own.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    since: Instant,
+    total: Duration,
+}
+
+impl Patience {
+    /// From now on, at most `total` altogether.
+    pub(super) fn starting(total: Duration) -> Patience {
+        Patience {
+            since: Instant::now(),
+            total,
+        }
+    }
+
+    /// Without a bound on the whole: every step has its own only.
+    pub(super) fn per_step() -> Patience {
+        Patience::starting(Duration::MAX)
+    }
+
+    /// How long a step that is starting may take, where `step` is its own bound.
+    pub(super) fn at_most(&self, step: Duration) -> Duration {
+        step.min(self.total.saturating_sub(self.since.elapsed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_step_never_gets_more_than_the_whole_has_left() {
+        let patience = Patience::starting(Duration::from_millis(1));
+        assert!(patience.at_most(HOUR) <= Duration::from_millis(1));
+    }
+
+    #[test]
+    fn a_step_never_gets_more_than_its_own_bound() {
+        assert_eq!(
+            Patience::starting(HOUR).at_most(Duration::ZERO),
+            Duration::ZERO
+        );
+        assert_eq!(Patience::per_step().at_most(HOUR), HOUR);
+    }
+
+    #[test]
+    fn nothing_is_left_when_the_whole_is_used_up() {
+        assert_eq!(
+            Patience::starting(Duration::ZERO).at_most(HOUR),
+            Duration::ZERO
+        );
+    }
+}

@@ -1,0 +1,198 @@
+//! Connections that wait for their next exchange.
+
+use std::io::ErrorKind;
+use std::net;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+/// The waiting connections of one upstream, the newest last.
+///
+/// A plain lock around a list suffices: it is held for a push or a pop, never for a system call and
+/// never across an await. Newest first keeps few connections busy and lets the others grow old.
+pub(super) struct Pool {
+    most: usize,
+    idle: Duration,
+    resting: Mutex<Vec<Resting>>,
+}
+
+struct Resting {
+    stream: TcpStream,
+    since: Instant,
+}
+
+impl Pool {
+    /// For at most `most` connections, each used only before it has waited for `idle`.
+    pub(super) fn new(most: usize, idle: Duration) -> Pool {
+        Pool {
+            most,
+            idle,
+            resting: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The newest connection that is young enough and silent. All others met on the way are closed.
+    pub(super) fn take(&self) -> Option<TcpStream> {
+        loop {
+            let Resting { stream, since } = self.resting().pop()?;
+            if since.elapsed() < self.idle && is_silent(&stream) {
+                return Some(stream);
+            }
+        }
+    }
+
+    /// Keeps a connection on which an exchange came to a clean end. Those that are too old by now,
+    /// or one too many, are closed.
+    pub(super) fn give(&self, stream: TcpStream) {
+        if self.most == 0 {
+            return;
+        }
+        let mut resting = self.resting();
+        let since = Instant::now();
+        let old = resting.partition_point(|other| since.duration_since(other.since) >= self.idle);
+        let surplus = (resting.len() + 1).saturating_sub(self.most);
+        let gone: Vec<Resting> = resting.drain(..old.max(surplus)).collect();
+        resting.push(Resting { stream, since });
+        // Closing is for the time after the lock.
+        drop(resting);
+        drop(gone);
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Vec<Resting>> {
+        // A list of streams is never half changed, so a panic elsewhere spoils nothing.
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the peer has neither closed its side nor sent a byte that no one asked for, as far as
+/// the kernel knows.
+///
+/// The kernel is asked itself, through a duplicate of the descriptor: `TcpStream::try_read` answers
+/// from the readiness that its runtime last heard of, and a byte that it misses here would be taken
+/// for the start of the next answer.
+fn is_silent(stream: &TcpStream) -> bool {
+    let Ok(twin) = stream.as_fd().try_clone_to_owned() else {
+        return false;
+    };
+    let peeked = net::TcpStream::from(twin).peek(&mut [0]);
+    matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{SocketAddr, TcpListener};
+    use std::thread;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    impl Pool {
+        /// Waits until something has happened on the newest connection, which stays in the pool.
+        pub(in crate::upstream) async fn stirred(&self) {
+            let newest = self.resting().pop().unwrap();
+            // A failure is a reset, and that too is what is awaited.
+            _ = newest.stream.peek(&mut [0]).await;
+            self.resting().push(newest);
+        }
+    }
+
+    /// Both ends of a connection, and the address of the end that goes to the pool.
+    async fn pair() -> (TcpStream, net::TcpStream, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (peer, address) = listener.accept().unwrap();
+        (stream, peer, address)
+    }
+
+    fn taken(pool: &Pool) -> Option<SocketAddr> {
+        pool.take().map(|stream| stream.local_addr().unwrap())
+    }
+
+    /// Waits for the kernel without giving the runtime a chance to hear of anything.
+    fn becomes_noisy(stream: &TcpStream) -> bool {
+        let start = Instant::now();
+        while is_silent(stream) && start.elapsed() < Duration::from_secs(5) {
+            thread::yield_now();
+        }
+        !is_silent(stream)
+    }
+
+    #[tokio::test]
+    async fn the_newest_is_taken_first() {
+        let pool = Pool::new(2, HOUR);
+        let (first, _first_peer, first_address) = pair().await;
+        let (second, _second_peer, second_address) = pair().await;
+        pool.give(first);
+        pool.give(second);
+        assert_eq!(taken(&pool), Some(second_address));
+        assert_eq!(taken(&pool), Some(first_address));
+        assert_eq!(taken(&pool), None);
+    }
+
+    #[tokio::test]
+    async fn one_too_many_closes_the_oldest() {
+        let pool = Pool::new(1, HOUR);
+        let (first, _first_peer, _) = pair().await;
+        let (second, _second_peer, second_address) = pair().await;
+        pool.give(first);
+        pool.give(second);
+        assert_eq!(taken(&pool), Some(second_address));
+        assert_eq!(taken(&pool), None);
+    }
+
+    #[tokio::test]
+    async fn a_pool_of_none_keeps_none() {
+        let pool = Pool::new(0, HOUR);
+        let (stream, _peer, _) = pair().await;
+        pool.give(stream);
+        assert_eq!(taken(&pool), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_old_is_not_taken() {
+        let pool = Pool::new(1, Duration::ZERO);
+        let (stream, _peer, _) = pair().await;
+        pool.give(stream);
+        assert_eq!(taken(&pool), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_old_is_closed_when_another_is_given() {
+        let pool = Pool::new(9, Duration::ZERO);
+        let (first, _first_peer, _) = pair().await;
+        let (second, _second_peer, _) = pair().await;
+        pool.give(first);
+        pool.give(second);
+        assert_eq!(pool.resting().len(), 1);
+    }
+
+    // threat: G3
+    #[tokio::test]
+    async fn a_byte_that_only_the_kernel_knows_of_is_noticed() {
+        let pool = Pool::new(1, HOUR);
+        let (stream, mut peer, _) = pair().await;
+        assert!(is_silent(&stream));
+        peer.write_all(b"x").unwrap();
+        assert!(becomes_noisy(&stream));
+        pool.give(stream);
+        assert_eq!(taken(&pool), None);
+    }
+
+    // threat: G4
+    #[tokio::test]
+    async fn a_close_that_only_the_kernel_knows_of_is_noticed() {
+        let pool = Pool::new(1, HOUR);
+        let (stream, peer, _) = pair().await;
+        assert!(is_silent(&stream));
+        drop(peer);
+        assert!(becomes_noisy(&stream));
+        pool.give(stream);
+        assert_eq!(taken(&pool), None);
+    }
+}
