@@ -139,7 +139,8 @@ fn settings(
     let upstream = address(table, "upstream", "upstream = \"127.0.0.1:9000\"", true, complaints);
     let admin = address(table, "admin", "admin = \"127.0.0.1:9901\"", false, complaints);
     let base_path = base_path(table, complaints);
-    let threads = table.integer("threads", 0..=1024, complaints).and_then(|threads| usize::try_from(threads.value).ok());
+    let threads =
+        table.integer("threads", 0..=1024, complaints).and_then(|threads| usize::try_from(threads.value).ok());
 
     let mut token = table.section("token", complaints);
     let token_length = dialect::token_length(&mut token, complaints);
@@ -266,13 +267,7 @@ fn upstream_limits(mut table: Table, held: usize, complaints: &mut Complaints) -
     limits
 }
 
-fn address(
-    table: &mut Table,
-    key: &str,
-    example: &str,
-    needed: bool,
-    complaints: &mut Complaints,
-) -> Option<String> {
+fn address(table: &mut Table, key: &str, example: &str, needed: bool, complaints: &mut Complaints) -> Option<String> {
     if needed {
         table.require(key, example, complaints);
     }
@@ -294,9 +289,14 @@ fn base_path(table: &mut Table, complaints: &mut Complaints) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     let path = text.value.as_str();
     let segments = path.split('/').skip(1);
-    let good = path.starts_with('/') && path.bytes().all(plain) && !segments.into_iter().any(|s| s.is_empty() || s == "." || s == "..");
+    let good = path.starts_with('/')
+        && path.bytes().all(plain)
+        && !segments.into_iter().any(|s| s.is_empty() || s == "." || s == "..");
     if !good {
-        complaints.push(&text.place, "`base_path` must be a plain path without a slash at its end, as in base_path = \"/pam\"");
+        complaints.push(
+            &text.place,
+            "`base_path` must be a plain path without a slash at its end, as in base_path = \"/pam\"",
+        );
     }
     text.value
 }
@@ -305,7 +305,8 @@ fn public_url(table: &mut Table, complaints: &mut Complaints) -> Option<String> 
     let text = table.string("url", complaints)?;
     let authority = text.value.strip_prefix("https://").or_else(|| text.value.strip_prefix("http://"));
     if authority.is_none_or(|authority| authority.is_empty() || authority.contains(['/', '?', '#', ' '])) {
-        let message = "`signature.url` is the address callers were given, without a path: url = \"https://pam.example\"";
+        let message =
+            "`signature.url` is the address callers were given, without a path: url = \"https://pam.example\"";
         complaints.push(&text.place, message);
     }
     Some(text.value)

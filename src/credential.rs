@@ -74,8 +74,10 @@ impl Callers {
         let basic = |caller: &Caller| caller.basic.as_ref().map(|basic| basic.username.clone());
         let users: HashMap<_, _> =
             callers.iter().enumerate().filter_map(|(at, caller)| Some((basic(caller)?, at))).collect();
-        let stand_ins = (0..callers.len()).filter(|&at| callers.get(at).is_some_and(|one| one.basic.is_some())).collect();
-        let bearers = callers.iter().enumerate().flat_map(|(at, caller)| caller.bearer.iter().map(move |key| (*key, at)));
+        let stand_ins =
+            (0..callers.len()).filter(|&at| callers.get(at).is_some_and(|one| one.basic.is_some())).collect();
+        let bearers =
+            callers.iter().enumerate().flat_map(|(at, caller)| caller.bearer.iter().map(move |key| (*key, at)));
         let bearers = bearers.collect();
         let key_ids = callers.iter().enumerate().map(|(at, caller)| (caller.key_id.clone(), at)).collect();
         Callers { callers, users, stand_ins, bearers, key_ids, digest_key }

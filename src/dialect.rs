@@ -33,6 +33,8 @@ pub struct Dialect {
     pub signature: Option<Scheme>,
     /// Where the player token stands and what it must look like.
     pub token: Option<Token>,
+    /// Where a correlation id may stand besides `X-Correlation-ID`; the first that is there counts.
+    pub correlation: Vec<Source>,
     /// Its operations.
     pub routes: Routes,
     /// Its error format.

@@ -61,10 +61,7 @@ pub enum Only<'a> {
 impl Fields {
     /// No fields.
     pub fn empty() -> Fields {
-        Fields {
-            raw: Bytes::new(),
-            spans: Vec::new(),
-        }
+        Fields { raw: Bytes::new(), spans: Vec::new() }
     }
 
     /// Reads the field lines that start at `from` and end with the empty line, which must be the
@@ -126,10 +123,7 @@ impl Fields {
             raw.extend_from_slice(name);
             raw.extend_from_slice(value);
         }
-        Ok(Fields {
-            raw: raw.freeze(),
-            spans,
-        })
+        Ok(Fields { raw: raw.freeze(), spans })
     }
 
     /// All fields, in the order they came.
@@ -142,9 +136,7 @@ impl Fields {
 
     /// The values of every field with this name, in the order they came; case is ignored.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter()
-            .filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|field| field.value)
+        self.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     }
 
     /// The value of the field with this name, provided that there is just one; case is ignored.
@@ -170,9 +162,7 @@ impl Fields {
 
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self
-            .iter()
-            .map(|field| field.name.escape_ascii().to_string());
+        let names = self.iter().map(|field| field.name.escape_ascii().to_string());
         f.debug_list().entries(names).finish()
     }
 }
@@ -196,10 +186,7 @@ impl FieldFault {
 /// The members of a comma-separated list field, without the blanks around them; empty ones are
 /// skipped (RFC 9110 §5.6.1). For lists of tokens: a comma in a quoted string ends a member too.
 pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(trim)
-        .filter(|member| !member.is_empty())
+    value.split(|&byte| byte == b',').map(trim).filter(|member| !member.is_empty())
 }
 
 /// The length that a Content-Length value states: 1 to 18 ASCII digits and nothing else (RFC 9110
@@ -240,12 +227,7 @@ struct Span {
 }
 
 impl Span {
-    fn new(
-        start: usize,
-        name: &[u8],
-        value_start: usize,
-        value: &[u8],
-    ) -> Result<Span, FieldFault> {
+    fn new(start: usize, name: &[u8], value_start: usize, value: &[u8]) -> Result<Span, FieldFault> {
         let place = |at: usize| u32::try_from(at).map_err(|_| FieldFault::TooLong);
         Ok(Span {
             name: place(start)?,
@@ -336,10 +318,7 @@ mod tests {
     }
 
     fn listed(fields: &Fields) -> Vec<(&[u8], &[u8])> {
-        fields
-            .iter()
-            .map(|field| (field.name, field.value))
-            .collect()
+        fields.iter().map(|field| (field.name, field.value)).collect()
     }
 
     fn pairs<'a>(pairs: &[(&'a [u8], &'a [u8])]) -> Result<Fields, FieldFault> {
@@ -349,10 +328,7 @@ mod tests {
     #[test]
     fn fields_keep_their_order_and_spelling() {
         let fields = scan(b"b: 1\r\nA: 2\r\nb: 3\r\n\r\n").unwrap();
-        assert_eq!(
-            listed(&fields),
-            [(&b"b"[..], &b"1"[..]), (b"A", b"2"), (b"b", b"3")]
-        );
+        assert_eq!(listed(&fields), [(&b"b"[..], &b"1"[..]), (b"A", b"2"), (b"b", b"3")]);
     }
 
     #[test]
@@ -425,14 +401,7 @@ mod tests {
 
     #[test]
     fn the_empty_line_is_there_and_is_the_end() {
-        for text in [
-            &b""[..],
-            b"a: 1\r\n",
-            b"a: 1",
-            b"a: 1\r\n\r",
-            b"a: 1\r\n\r\nb: 2\r\n\r\n",
-            b"\r\n\r\n",
-        ] {
+        for text in [&b""[..], b"a: 1\r\n", b"a: 1", b"a: 1\r\n\r", b"a: 1\r\n\r\nb: 2\r\n\r\n", b"\r\n\r\n"] {
             assert_eq!(fault(text), FieldFault::End, "{}", text.escape_ascii());
         }
         let beyond = Fields::scan(Bytes::from_static(b"\r\n"), 3, 8);
@@ -442,12 +411,7 @@ mod tests {
     // threat: A9
     #[test]
     fn folded_lines_are_refused() {
-        for text in [
-            &b"a: 1\r\n 2\r\n\r\n"[..],
-            b"a: 1\r\n\t2\r\n\r\n",
-            b" a: 1\r\n\r\n",
-            b"a: 1\r\n \r\n\r\n",
-        ] {
+        for text in [&b"a: 1\r\n 2\r\n\r\n"[..], b"a: 1\r\n\t2\r\n\r\n", b" a: 1\r\n\r\n", b"a: 1\r\n \r\n\r\n"] {
             assert_eq!(fault(text), FieldFault::Fold, "{}", text.escape_ascii());
         }
     }
@@ -472,12 +436,7 @@ mod tests {
                 assert_eq!(fault(&line), FieldFault::Name, "{byte:#x}");
             }
         }
-        for text in [
-            &b": 1\r\n\r\n"[..],
-            b"a : 1\r\n\r\n",
-            b"a\t: 1\r\n\r\n",
-            b"a b: 1\r\n\r\n",
-        ] {
+        for text in [&b": 1\r\n\r\n"[..], b"a : 1\r\n\r\n", b"a\t: 1\r\n\r\n", b"a b: 1\r\n\r\n"] {
             assert_eq!(fault(text), FieldFault::Name, "{}", text.escape_ascii());
         }
     }
@@ -503,24 +462,15 @@ mod tests {
     fn the_number_of_fields_is_bounded() {
         let full = "a: 1\r\n".repeat(8);
         assert_eq!(scan(format!("{full}\r\n").as_bytes()).unwrap().len(), 8);
-        assert_eq!(
-            fault(format!("{full}b: 2\r\n\r\n").as_bytes()),
-            FieldFault::TooMany
-        );
+        assert_eq!(fault(format!("{full}b: 2\r\n\r\n").as_bytes()), FieldFault::TooMany);
         assert_eq!(pairs(&[(&b"a"[..], &b"1"[..]); 8]).unwrap().len(), 8);
-        assert_eq!(
-            pairs(&[(&b"a"[..], &b"1"[..]); 9]).err(),
-            Some(FieldFault::TooMany)
-        );
+        assert_eq!(pairs(&[(&b"a"[..], &b"1"[..]); 9]).err(), Some(FieldFault::TooMany));
     }
 
     #[test]
     fn pairs_read_like_lines() {
         let fields = pairs(&[(b"b", b"1"), (b"a", b" \t2 "), (b"b", b"")]).unwrap();
-        assert_eq!(
-            listed(&fields),
-            [(&b"b"[..], &b"1"[..]), (b"a", b"2"), (b"b", b"")]
-        );
+        assert_eq!(listed(&fields), [(&b"b"[..], &b"1"[..]), (b"a", b"2"), (b"b", b"")]);
     }
 
     // threat: B11
@@ -555,10 +505,7 @@ mod tests {
     fn content_length_is_digits_only() {
         assert_eq!(content_length(b"0"), Some(0));
         assert_eq!(content_length(b"007"), Some(7));
-        assert_eq!(
-            content_length(b"999999999999999999"),
-            Some(999_999_999_999_999_999)
-        );
+        assert_eq!(content_length(b"999999999999999999"), Some(999_999_999_999_999_999));
         for value in [
             &b""[..],
             b"+1",
@@ -596,14 +543,7 @@ mod tests {
         ] {
             assert!(is_hop_by_hop(name.as_bytes()), "{name}");
         }
-        for name in [
-            "Content-Length",
-            "Host",
-            "Authorization",
-            "Via",
-            "Connection2",
-            "",
-        ] {
+        for name in ["Content-Length", "Host", "Authorization", "Via", "Connection2", ""] {
             assert!(!is_hop_by_hop(name.as_bytes()), "{name}");
         }
     }

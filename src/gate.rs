@@ -45,7 +45,7 @@ pub struct Gate {
 }
 
 /// What is known of a request so far; the log wants it whether or not the request is admitted.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct Trail<'g> {
     /// The route, once chosen.
     pub route: Option<&'g Route>,
@@ -55,6 +55,8 @@ pub struct Trail<'g> {
     pub key: Option<usize>,
     /// The player token's digest, once it has the right shape.
     pub token: Option<TokenDigest>,
+    /// A correlation id out of the body, for families that send none in a header; only from a request that is proven.
+    pub correlation: Option<Box<str>>,
 }
 
 /// That a request passed every check. Nothing else is forwarded.
@@ -139,6 +141,7 @@ impl Gate {
         if route.reads_json {
             self.read_json(&mut view)?;
         }
+        trail.correlation = self.correlation(&view);
         let token = if route.token { self.token(&view)? } else { None };
         trail.token = token;
 
@@ -240,6 +243,14 @@ impl Gate {
         }
     }
 
+    fn correlation(&self, view: &View<'_>) -> Option<Box<str>> {
+        let text = self.dialect.correlation.iter().find_map(|source| match source.read(view) {
+            Reading::One(text) => Some(text),
+            Reading::None | Reading::Many | Reading::NotText => None,
+        })?;
+        Some(std::str::from_utf8(&text).ok()?.into())
+    }
+
     fn read_json<'a>(&self, view: &mut View<'a>) -> Result<(), Denial> {
         if view.found.is_none() {
             let request: &'a Request = view.request;
@@ -295,7 +306,9 @@ fn json_type(fields: &Fields) -> Result<(), Denial> {
     // JSON is UTF-8 (RFC 8259 §8.1); another charset would be read differently on the other side.
     let other_charset = |part: &[u8]| {
         let lower = part.to_ascii_lowercase();
-        lower.strip_prefix(b"charset=").is_some_and(|charset| charset.trim_ascii() != b"utf-8" && charset != b"\"utf-8\"")
+        lower
+            .strip_prefix(b"charset=")
+            .is_some_and(|charset| charset.trim_ascii() != b"utf-8" && charset != b"\"utf-8\"")
     };
     if json && !parts.any(other_charset) { Ok(()) } else { Err(Denial::ContentType) }
 }

@@ -60,7 +60,10 @@ where
 
     /// Takes a place for one entry.
     pub fn reserve(&self) -> Result<Place, Full> {
-        let take = || self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < self.most).then_some(taken + 1));
+        let take = || {
+            self.taken
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < self.most).then_some(taken + 1))
+        };
         if take().is_err() {
             // What expired may not have been swept yet.
             self.cache.run_pending_tasks();

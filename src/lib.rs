@@ -1,13 +1,47 @@
-//! Portcullis
+//! Portcullis: a security sidecar in front of a PAM.
+//!
+//! ```text
+//!  caller ──►  request  ──►  gate  ──►  upstream  ──►  PAM
+//!                             │ ask        │
+//!                             ▼            ▼ answer
+//!                  passwords · replays · revocations ◄── "this answer ends the token"
+//! ```
+//!
+//! Modules in the order a request meets them:
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | [`config`] | a file and flags become settings; every complaint at once, with line and column |
+//! | [`proxy`] | sockets, and the way of a request through them; the only room that names pingora |
+//! | [`fields`], [`target`], [`request`] | what came over the wire, read strictly |
+//! | [`trace`] | correlation id and W3C trace context |
+//! | [`gate`] | the checks in their order, on one screen: start reading here |
+//! | [`dialect`] | an API family, described by a file |
+//! | [`credential`] | who is calling: Basic, bearer key, signature, freshness, replay |
+//! | [`json`] | a body read strictly, never rewritten |
+//! | [`token`], [`revocation`] | the player token, and those that ended |
+//! | [`denial`] | why a request is refused, and what its caller may be told |
+//! | [`upstream`] | the exchange with the PAM: one request, sent once |
+//! | [`event`], [`log`], [`metrics`], [`admin`] | what people see |
+//! | [`command`] | the command line |
+//!
+//! What it promises: refused means untouched; the bytes checked are the bytes forwarded; dead stays dead; at most once;
+//! our trouble is not the caller's guilt; nothing leaks; everything has a bound.
 
+pub mod admin;
+pub mod command;
 pub mod config;
 pub mod credential;
 pub mod denial;
 pub mod dialect;
+pub mod event;
 pub mod fields;
 pub mod gate;
 pub mod json;
 pub mod ledger;
+pub mod log;
+pub mod metrics;
+pub mod proxy;
 pub mod request;
 pub mod revocation;
 pub mod secret;

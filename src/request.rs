@@ -38,6 +38,8 @@ pub struct Framing {
     pub expects_continue: bool,
     /// The connection may serve another request.
     pub keep_alive: bool,
+    /// The caller understands a reply in chunks: anything newer than HTTP/1.0.
+    pub chunks: bool,
 }
 
 /// The methods a route can name. Everything else is refused before routing: a closed set keeps labels bounded too.
@@ -317,7 +319,7 @@ fn framing(fields: &Fields, persistent: bool) -> Result<Framing, HeadFault> {
     if host == 0 && persistent {
         return Err(HeadFault::Host);
     }
-    Ok(Framing { length: Some(length.unwrap_or(0)), expects_continue, keep_alive })
+    Ok(Framing { length: Some(length.unwrap_or(0)), expects_continue, keep_alive, chunks: persistent })
 }
 
 /// `host[:port]` and nothing that a second reader could split otherwise: no list, user, path or blank.
@@ -341,7 +343,7 @@ mod tests {
         let head = scan("POST /a/b?c=d HTTP/1.1\r\nHost: pam\r\nContent-Length: 12\r\n\r\n").unwrap();
         assert_eq!(head.method, Method::Post);
         assert_eq!(head.target.path(), "/a/b");
-        assert_eq!(head.framing, Framing { length: Some(12), expects_continue: false, keep_alive: true });
+        assert_eq!(head.framing, Framing { length: Some(12), expects_continue: false, keep_alive: true, chunks: true });
     }
 
     #[test]

@@ -44,7 +44,9 @@ impl DigestKey {
     /// SHA-256 over key and text. The key has a fixed length and the digest is never shown whole, so that the plain
     /// prefix construction is as good as HMAC here, at half the price.
     pub fn digest(&self, purpose: Purpose, text: &[u8]) -> SecretDigest {
-        SecretDigest(Sha256::new().chain_update(*self.0).chain_update([purpose as u8]).chain_update(text).finalize().into())
+        SecretDigest(
+            Sha256::new().chain_update(*self.0).chain_update([purpose as u8]).chain_update(text).finalize().into(),
+        )
     }
 }
 
@@ -95,7 +97,8 @@ mod tests {
     #[test]
     fn nothing_secret_is_printed() {
         let key = DigestKey::new([7; 32]);
-        let shown = format!("{:?} {:?} {:?}", Secret::new(b"hunter2".to_vec()), key, key.digest(Purpose::Token, b"hunter2"));
+        let shown =
+            format!("{:?} {:?} {:?}", Secret::new(b"hunter2".to_vec()), key, key.digest(Purpose::Token, b"hunter2"));
         assert_eq!(shown, "Secret(…) DigestKey(…) SecretDigest(…)");
     }
 

@@ -107,11 +107,7 @@ pub enum FailureKind {
 impl Upstream {
     /// For the PAM at `address`, as `host:port`. Connects to nothing yet.
     pub fn new(address: String, limits: UpstreamLimits) -> Upstream {
-        Upstream {
-            address,
-            limits,
-            pool: Arc::new(Pool::new(limits.pooled, limits.idle)),
-        }
+        Upstream { address, limits, pool: Arc::new(Pool::new(limits.pooled, limits.idle)) }
     }
 
     /// Sends one request once and reads its answer.
@@ -122,12 +118,7 @@ impl Upstream {
     ///
     /// Dropping the future closes the connection. Where the PAM's work must not be disturbed by a
     /// caller that hangs up, let a task of its own await it.
-    pub async fn exchange(
-        &self,
-        head: Bytes,
-        body: Bytes,
-        manner: Manner,
-    ) -> Result<Answer, Failure> {
+    pub async fn exchange(&self, head: Bytes, body: Bytes, manner: Manner) -> Result<Answer, Failure> {
         let patience = Patience::starting(self.limits.total);
         let (mut connection, reused) = match self.pool.take() {
             Some(stream) => (Connection::over(stream), true),
@@ -164,16 +155,9 @@ impl Upstream {
                 AnswerBody::Whole(body)
             }
             Gathered::Larger(_) if manner.must_hold => return Err(FailureKind::TooLarge),
-            Gathered::Larger(gathered) => {
-                AnswerBody::Stream(incoming.stream(gathered, self.pool.clone()))
-            }
+            Gathered::Larger(gathered) => AnswerBody::Stream(incoming.stream(gathered, self.pool.clone())),
         };
-        Ok(Answer {
-            status: head.status,
-            fields: head.fields,
-            body,
-            reused,
-        })
+        Ok(Answer { status: head.status, fields: head.fields, body, reused })
     }
 }
 
@@ -211,37 +195,17 @@ mod tests {
     #[tokio::test]
     async fn answers_of_every_framing_come_whole() {
         for (answer, status, body) in [
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-                200,
-                "hello",
-            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello"),
             ("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", 500, ""),
-            (
-                "HTTP/1.1 402\r\nContent-Length: 5\r\n\r\nhello",
-                402,
-                "hello",
-            ),
-            (
-                "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-                200,
-                "hello",
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-                200,
-                "hello",
-            ),
+            ("HTTP/1.1 402\r\nContent-Length: 5\r\n\r\nhello", 402, "hello"),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 200, "hello"),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nA: 1\r\n\r\n",
                 200,
                 "hello",
             ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                200,
-                "",
-            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, ""),
             ("HTTP/1.1 200 OK\r\n\r\nhello", 200, "hello"),
             ("HTTP/1.0 200 OK\r\n\r\n", 200, ""),
             ("HTTP/1.1 204 None\r\n\r\n", 204, ""),
@@ -250,11 +214,7 @@ mod tests {
             for act in [send(answer), drip(answer)] {
                 let (taken, seen) = play(vec![Act::Read, act, Act::Close], ANY).await;
                 let taken = taken.unwrap();
-                assert_eq!(
-                    (taken.status, taken.body.as_str()),
-                    (status, body),
-                    "{answer:?}"
-                );
+                assert_eq!((taken.status, taken.body.as_str()), (status, body), "{answer:?}");
                 assert!(!taken.streamed, "{answer:?}");
                 assert_eq!(seen, [REQUEST], "{answer:?}");
             }
@@ -263,34 +223,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_to_head_has_no_body() {
-        for fields in [
-            "Content-Length: 99999",
-            "Transfer-Encoding: chunked",
-            "A: 1",
-        ] {
+        for fields in ["Content-Length: 99999", "Transfer-Encoding: chunked", "A: 1"] {
             let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
-            let pam = Pam::start(vec![vec![
-                Act::Read,
-                send(&answer),
-                Act::Read,
-                send(&answer),
-            ]])
-            .await;
+            let pam = Pam::start(vec![vec![Act::Read, send(&answer), Act::Read, send(&answer)]]).await;
             let upstream = pam.upstream(LIMITS);
-            let manner = Manner {
-                head_request: true,
-                must_hold: true,
-            };
+            let manner = Manner { head_request: true, must_hold: true };
             for reused in [false, true] {
                 let taken = ask(&upstream, manner).await.unwrap();
-                assert_eq!(
-                    taken,
-                    Taken {
-                        reused,
-                        ..Taken::whole("")
-                    },
-                    "{fields}"
-                );
+                assert_eq!(taken, Taken { reused, ..Taken::whole("") }, "{fields}");
             }
             assert_eq!(pam.seen(upstream).await, [REQUEST.repeat(2)], "{fields}");
         }
@@ -301,14 +241,8 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\nB: 1\r\nTransfer-Encoding: chunked\r\nA: 2\r\n\r\n0\r\nC: 3\r\n\r\n";
         let pam = Pam::start(vec![vec![Act::Read, send(answer)]]).await;
         let upstream = pam.upstream(LIMITS);
-        let answer = upstream
-            .exchange(request(), Bytes::new(), ANY)
-            .await
-            .unwrap();
-        assert_eq!(
-            format!("{:?}", answer.fields),
-            r#"["B", "Transfer-Encoding", "A"]"#
-        );
+        let answer = upstream.exchange(request(), Bytes::new(), ANY).await.unwrap();
+        assert_eq!(format!("{:?}", answer.fields), r#"["B", "Transfer-Encoding", "A"]"#);
     }
 
     #[tokio::test]
@@ -317,10 +251,7 @@ mod tests {
         let pam = Pam::start(vec![vec![Act::Read, send(HELLO)]]).await;
         let upstream = pam.upstream(LIMITS);
         let body = Bytes::from_static(b"body");
-        let answer = upstream
-            .exchange(Bytes::from(head), body, ANY)
-            .await
-            .unwrap();
+        let answer = upstream.exchange(Bytes::from(head), body, ANY).await.unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(pam.seen(upstream).await, [format!("{head}body")]);
     }
@@ -354,10 +285,7 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\nA: secret\r\nContent-Length: 6\r\n\r\nsecret";
         let pam = Pam::start(vec![vec![Act::Read, send(answer)]]).await;
         let upstream = pam.upstream(LIMITS);
-        let answer = upstream
-            .exchange(request(), Bytes::new(), ANY)
-            .await
-            .unwrap();
+        let answer = upstream.exchange(request(), Bytes::new(), ANY).await.unwrap();
         let printed = format!("{answer:?}");
         assert!(!printed.contains("secret"), "{printed}");
     }
@@ -367,19 +295,12 @@ mod tests {
     #[tokio::test]
     async fn what_fits_exactly_is_held() {
         for answer in of_every_framing(LIMITS.held) {
-            for (act, must_hold) in [
-                (send(&answer), false),
-                (send(&answer), true),
-                (drip(&answer), false),
-                (drip(&answer), true),
-            ] {
+            for (act, must_hold) in
+                [(send(&answer), false), (send(&answer), true), (drip(&answer), false), (drip(&answer), true)]
+            {
                 let manner = Manner { must_hold, ..ANY };
                 let (taken, seen) = play(vec![Act::Read, act, Act::Close], manner).await;
-                assert_eq!(
-                    taken,
-                    Ok(Taken::whole(&"x".repeat(LIMITS.held))),
-                    "{answer:?}"
-                );
+                assert_eq!(taken, Ok(Taken::whole(&"x".repeat(LIMITS.held))), "{answer:?}");
                 assert_eq!(seen, [REQUEST], "{answer:?}");
             }
         }
@@ -390,10 +311,7 @@ mod tests {
         for answer in of_every_framing(LIMITS.held + 1) {
             for act in [send(&answer), drip(&answer)] {
                 let (taken, seen) = play(vec![Act::Read, act, Act::Close], ANY).await;
-                let expected = Taken {
-                    streamed: true,
-                    ..Taken::whole(&"x".repeat(LIMITS.held + 1))
-                };
+                let expected = Taken { streamed: true, ..Taken::whole(&"x".repeat(LIMITS.held + 1)) };
                 assert_eq!(taken, Ok(expected), "{answer:?}");
                 assert_eq!(seen, [REQUEST], "{answer:?}");
             }
@@ -404,10 +322,7 @@ mod tests {
     async fn one_byte_more_fails_where_all_must_be_held() {
         for answer in of_every_framing(LIMITS.held + 1) {
             for act in [send(&answer), drip(&answer)] {
-                let manner = Manner {
-                    must_hold: true,
-                    ..ANY
-                };
+                let manner = Manner { must_hold: true, ..ANY };
                 let kind = failure(vec![Act::Read, act], manner, LIMITS).await;
                 assert_eq!(kind, FailureKind::TooLarge, "{answer:?}");
             }
@@ -437,31 +352,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_may_outlast_the_total() {
-        let limits = UpstreamLimits {
-            total: Duration::from_millis(200),
-            ..LIMITS
-        };
+        let limits = UpstreamLimits { total: Duration::from_millis(200), ..LIMITS };
         let (go, gone) = oneshot::channel();
-        let start = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n{}",
-            "x".repeat(65)
-        );
+        let start = format!("HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n{}", "x".repeat(65));
         let acts = vec![Act::Read, send(&start), Act::Wait(gone), send("yyyyy")];
         let pam = Pam::start(vec![acts]).await;
         let upstream = pam.upstream(limits);
         let mut stream = stream(&upstream).await;
-        sleep(limits.total).await;
-        go.send(()).unwrap();
-        let body = drain(&mut stream).await.unwrap();
-        assert_eq!(body, [vec![b'x'; 65], vec![b'y'; 5]].concat());
+        let (body, ()) = tokio::join!(drain(&mut stream), async {
+            sleep(2 * limits.total).await;
+            go.send(()).unwrap();
+        });
+        assert_eq!(body.unwrap(), [vec![b'x'; 65], vec![b'y'; 5]].concat());
     }
 
     #[tokio::test]
     async fn a_stalled_stream_times_out() {
-        let limits = UpstreamLimits {
-            read: BRIEF,
-            ..LIMITS
-        };
+        let limits = UpstreamLimits { read: BRIEF, ..LIMITS };
         for answer in of_every_framing(100) {
             let half = &answer[..answer.len() - 10];
             let kind = failure(vec![Act::Read, send(half)], ANY, limits).await;
@@ -471,28 +378,38 @@ mod tests {
 
     #[tokio::test]
     async fn a_truncated_stream_fails_for_good() {
-        let start = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n{}",
-            "x".repeat(69)
-        );
+        let start = format!("HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n{}", "x".repeat(69));
         let pam = Pam::start(vec![vec![Act::Read, send(&start), Act::Close]]).await;
         let upstream = pam.upstream(LIMITS);
         let mut stream = stream(&upstream).await;
-        let cut = Failure {
-            kind: FailureKind::Closed,
-            sent: true,
-        };
+        let cut = Failure { kind: FailureKind::Closed, sent: true };
         assert_eq!(drain(&mut stream).await, Err(cut));
         assert_eq!(stream.next().await, Err(cut));
         assert_eq!(pam.seen(upstream).await, [REQUEST]);
     }
 
     #[tokio::test]
+    async fn a_stream_that_timed_out_does_not_go_on() {
+        let limits = UpstreamLimits { read: BRIEF, ..LIMITS };
+        let (go, gone) = oneshot::channel();
+        let start = format!("HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n{}", "x".repeat(65));
+        let acts = vec![Act::Read, send(&start), Act::Wait(gone), send("yyyyy")];
+        let pam = Pam::start(vec![acts]).await;
+        let upstream = pam.upstream(limits);
+        let mut stream = stream(&upstream).await;
+        let failed = drain(&mut stream).await.map_err(|failed| failed.kind);
+        assert_eq!(failed, Err(FailureKind::Timeout));
+        go.send(()).unwrap();
+        let failed = stream.next().await.map_err(|failed| failed.kind);
+        assert_eq!(failed, Err(FailureKind::Closed));
+        // The connection is closed although the stream is still there.
+        assert_eq!(pam.seen(upstream).await, [REQUEST]);
+        drop(stream);
+    }
+
+    #[tokio::test]
     async fn a_malformed_stream_fails() {
-        let start = format!(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n{}\r\nx\r\n",
-            "x".repeat(65)
-        );
+        let start = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n{}\r\nx\r\n", "x".repeat(65));
         let kind = failure(vec![Act::Read, send(&start)], ANY, LIMITS).await;
         assert_eq!(kind, FailureKind::Malformed("chunk_size"));
     }
@@ -506,11 +423,7 @@ mod tests {
             let mut stream = stream(&upstream).await;
             drain(&mut stream).await.unwrap();
             assert_eq!(stream.next().await, Ok(None), "{answer:?}");
-            assert_eq!(
-                ask(&upstream, ANY).await,
-                Ok(Taken::reused("hello")),
-                "{answer:?}"
-            );
+            assert_eq!(ask(&upstream, ANY).await, Ok(Taken::reused("hello")), "{answer:?}");
             drop(stream);
             assert_eq!(pam.seen(upstream).await, [REQUEST.repeat(2)], "{answer:?}");
         }
@@ -580,18 +493,9 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nA: 1\r\n 2\r\n\r\n", "fold"),
             (&format!("HTTP/1.1 200 OK\r\n{many}\r\n"), "too_many"),
             (&format!("HTTP/1.1 200 OK\r\nA: {long}"), "too_long"),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
-                "chunk_size",
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxy",
-                "chunk_end",
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA : 1\r\n\r\n",
-                "name",
-            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "chunk_size"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxy", "chunk_end"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA : 1\r\n\r\n", "name"),
         ] {
             let kind = failure(vec![Act::Read, send(answer)], ANY, LIMITS).await;
             assert_eq!(kind, FailureKind::Malformed(word), "{answer:.99}");
@@ -606,25 +510,14 @@ mod tests {
             ("1.1", "Content-Length: 5\r\nContent-Length: 4", "length"),
             ("1.1", "Content-Length: 5, 5", "length"),
             ("1.1", "Content-Length: +5", "length"),
-            (
-                "1.1",
-                "Content-Length: 5\r\nTransfer-Encoding: chunked",
-                "coding",
-            ),
+            ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked", "coding"),
             ("1.1", "Transfer-Encoding: gzip, chunked", "coding"),
-            (
-                "1.1",
-                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-                "coding",
-            ),
+            ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "coding"),
             ("1.0", "Transfer-Encoding: chunked", "coding"),
         ] {
             let answer = format!("HTTP/{version} 200 OK\r\n{fields}\r\n\r\nhello");
             for head_request in [false, true] {
-                let manner = Manner {
-                    head_request,
-                    ..ANY
-                };
+                let manner = Manner { head_request, ..ANY };
                 let kind = failure(vec![Act::Read, send(&answer)], manner, LIMITS).await;
                 assert_eq!(kind, FailureKind::Malformed(word), "{answer:?}");
             }
@@ -652,10 +545,7 @@ mod tests {
     // threat: G1
     #[tokio::test]
     async fn a_silent_pam_times_out() {
-        let limits = UpstreamLimits {
-            read: BRIEF,
-            ..LIMITS
-        };
+        let limits = UpstreamLimits { read: BRIEF, ..LIMITS };
         for start in [
             "",
             "HTTP/1.1 20",
@@ -672,15 +562,8 @@ mod tests {
     // threat: G1
     #[tokio::test]
     async fn a_dripping_pam_times_out() {
-        let limits = UpstreamLimits {
-            total: Duration::from_millis(200),
-            held: 1 << 20,
-            ..LIMITS
-        };
-        for start in [
-            "HTTP/1.1 200 OK\r\nA: ",
-            "HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n",
-        ] {
+        let limits = UpstreamLimits { total: Duration::from_millis(200), held: 1 << 20, ..LIMITS };
+        for start in ["HTTP/1.1 200 OK\r\nA: ", "HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n"] {
             let kind = failure(vec![Act::Read, send(start), Act::Trickle], ANY, limits).await;
             assert_eq!(kind, FailureKind::Timeout, "{start:?}");
         }
@@ -689,10 +572,7 @@ mod tests {
     // threat: G1
     #[tokio::test]
     async fn a_pam_that_does_not_read_times_out() {
-        let limits = UpstreamLimits {
-            write: BRIEF,
-            ..LIMITS
-        };
+        let limits = UpstreamLimits { write: BRIEF, ..LIMITS };
         let (go, gone) = oneshot::channel();
         let pam = Pam::start(vec![vec![Act::Wait(gone)]]).await;
         let upstream = pam.upstream(limits);
@@ -701,10 +581,7 @@ mod tests {
         assert_eq!(failed.err(), Some(Failure { kind, sent: true }));
         go.send(()).unwrap();
         let seen = pam.seen(upstream).await;
-        let heads: Vec<usize> = seen
-            .iter()
-            .map(|seen| seen.matches(REQUEST).count())
-            .collect();
+        let heads: Vec<usize> = seen.iter().map(|seen| seen.matches(REQUEST).count()).collect();
         assert_eq!(heads, [1]);
     }
 
@@ -719,16 +596,10 @@ mod tests {
         while let Ok(stream) = timeout(BRIEF, TcpStream::connect(address)).await {
             queued.push(stream.unwrap());
         }
-        let limits = UpstreamLimits {
-            connect: BRIEF,
-            ..LIMITS
-        };
+        let limits = UpstreamLimits { connect: BRIEF, ..LIMITS };
         let upstream = Upstream::new(address.to_string(), limits);
         let kind = FailureKind::ConnectTimeout;
-        assert_eq!(
-            ask(&upstream, ANY).await,
-            Err(Failure { kind, sent: false })
-        );
+        assert_eq!(ask(&upstream, ANY).await, Err(Failure { kind, sent: false }));
     }
 
     // Connections.
@@ -743,10 +614,7 @@ mod tests {
         for address in [closed, "no-port".to_owned()] {
             let upstream = Upstream::new(address, LIMITS);
             let kind = FailureKind::Connect;
-            assert_eq!(
-                ask(&upstream, ANY).await,
-                Err(Failure { kind, sent: false })
-            );
+            assert_eq!(ask(&upstream, ANY).await, Err(Failure { kind, sent: false }));
         }
     }
 
@@ -774,11 +642,7 @@ mod tests {
             let pam = Pam::start(vec![acts]).await;
             let upstream = pam.upstream(LIMITS);
             assert!(!ask(&upstream, ANY).await.unwrap().reused, "{answer:?}");
-            assert_eq!(
-                ask(&upstream, ANY).await,
-                Ok(Taken::reused("hello")),
-                "{answer:?}"
-            );
+            assert_eq!(ask(&upstream, ANY).await, Ok(Taken::reused("hello")), "{answer:?}");
             assert_eq!(pam.seen(upstream).await, [REQUEST.repeat(2)], "{answer:?}");
         }
     }
@@ -792,23 +656,14 @@ mod tests {
             // threat: G3
             &format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none{EVIL}"),
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none\n",
-            &format!(
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n{EVIL}"
-            ),
+            &format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n{EVIL}"),
             &format!("HTTP/1.1 204 None\r\n\r\n{EVIL}"),
         ] {
             let scripts = vec![vec![Act::Read, send(answer)], vec![Act::Read, send(HELLO)]];
             let pam = Pam::start(scripts).await;
             let upstream = pam.upstream(LIMITS);
-            assert!(
-                ask(&upstream, ANY).await.unwrap().status < 300,
-                "{answer:?}"
-            );
-            assert_eq!(
-                ask(&upstream, ANY).await,
-                Ok(Taken::whole("hello")),
-                "{answer:?}"
-            );
+            assert!(ask(&upstream, ANY).await.unwrap().status < 300, "{answer:?}");
+            assert_eq!(ask(&upstream, ANY).await, Ok(Taken::whole("hello")), "{answer:?}");
             assert_eq!(pam.seen(upstream).await, [REQUEST, REQUEST], "{answer:?}");
         }
     }
@@ -827,11 +682,7 @@ mod tests {
             ask(&upstream, ANY).await.unwrap();
             go.send(()).unwrap();
             upstream.pool.stirred().await;
-            assert_eq!(
-                ask(&upstream, ANY).await,
-                Ok(Taken::whole("hello")),
-                "{surplus:?}"
-            );
+            assert_eq!(ask(&upstream, ANY).await, Ok(Taken::whole("hello")), "{surplus:?}");
             assert_eq!(pam.seen(upstream).await, [REQUEST, REQUEST], "{surplus:?}");
         }
     }
@@ -841,11 +692,9 @@ mod tests {
     async fn a_connection_closed_while_it_waited_is_replaced() {
         for end in [Act::Close, Act::Reset] {
             let (go, gone) = oneshot::channel();
-            let pam = Pam::start(vec![
-                vec![Act::Read, send(HELLO), Act::Wait(gone), end],
-                vec![Act::Read, send(HELLO)],
-            ])
-            .await;
+            let pam =
+                Pam::start(vec![vec![Act::Read, send(HELLO), Act::Wait(gone), end], vec![Act::Read, send(HELLO)]])
+                    .await;
             let upstream = pam.upstream(LIMITS);
             ask(&upstream, ANY).await.unwrap();
             go.send(()).unwrap();
@@ -859,11 +708,8 @@ mod tests {
     #[tokio::test]
     async fn a_kept_connection_that_dies_under_a_request_is_not_replaced() {
         for end in [Act::Close, Act::Reset] {
-            let pam = Pam::start(vec![
-                vec![Act::Read, send(HELLO), Act::Read, end],
-                vec![Act::Read, send(HELLO)],
-            ])
-            .await;
+            let pam =
+                Pam::start(vec![vec![Act::Read, send(HELLO), Act::Read, end], vec![Act::Read, send(HELLO)]]).await;
             let upstream = pam.upstream(LIMITS);
             ask(&upstream, ANY).await.unwrap();
             let kind = FailureKind::Closed;
@@ -874,10 +720,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_waited_too_long_is_replaced() {
-        let limits = UpstreamLimits {
-            idle: Duration::ZERO,
-            ..LIMITS
-        };
+        let limits = UpstreamLimits { idle: Duration::ZERO, ..LIMITS };
         let script = || vec![Act::Read, send(HELLO)];
         let pam = Pam::start(vec![script(), script()]).await;
         let upstream = pam.upstream(limits);
@@ -900,11 +743,7 @@ mod tests {
     #[tokio::test]
     async fn an_abandoned_exchange_closes_its_connection() {
         let (tell, told) = oneshot::channel();
-        let pam = Pam::start(vec![
-            vec![Act::Read, Act::Tell(tell)],
-            vec![Act::Read, send(HELLO)],
-        ])
-        .await;
+        let pam = Pam::start(vec![vec![Act::Read, Act::Tell(tell)], vec![Act::Read, send(HELLO)]]).await;
         let upstream = pam.upstream(LIMITS);
         tokio::select! {
             _ = ask(&upstream, ANY) => panic!("no one answered"),
@@ -970,11 +809,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let farewell = Arc::new(Mutex::new(None));
             let listening = tokio::spawn(listen(listener, scripts, farewell.clone()));
-            Pam {
-                address,
-                farewell,
-                listening,
-            }
+            Pam { address, farewell, listening }
         }
 
         fn upstream(&self, limits: UpstreamLimits) -> Upstream {
@@ -1048,11 +883,7 @@ mod tests {
                 }
             }
         }
-        while stream
-            .read_buf(&mut seen)
-            .await
-            .is_ok_and(|count| count > 0)
-        {}
+        while stream.read_buf(&mut seen).await.is_ok_and(|count| count > 0) {}
         seen
     }
 
@@ -1063,9 +894,7 @@ mod tests {
             if let Some((head, body)) = text.split_once("\r\n\r\n") {
                 let length = head
                     .split_once("Content-Length: ")
-                    .map_or(0, |(_, length)| {
-                        length.lines().next().unwrap().parse().unwrap()
-                    });
+                    .map_or(0, |(_, length)| length.lines().next().unwrap().parse().unwrap());
                 if body.len() >= length {
                     return;
                 }
@@ -1099,19 +928,11 @@ mod tests {
     impl Taken {
         /// A plain 200, over a new connection.
         fn whole(body: &str) -> Taken {
-            Taken {
-                status: 200,
-                body: body.to_owned(),
-                streamed: false,
-                reused: false,
-            }
+            Taken { status: 200, body: body.to_owned(), streamed: false, reused: false }
         }
 
         fn reused(body: &str) -> Taken {
-            Taken {
-                reused: true,
-                ..Taken::whole(body)
-            }
+            Taken { reused: true, ..Taken::whole(body) }
         }
     }
 
@@ -1121,12 +942,7 @@ mod tests {
             AnswerBody::Whole(body) => (body.to_vec(), false),
             AnswerBody::Stream(mut stream) => (drain(&mut stream).await?, true),
         };
-        Ok(Taken {
-            status: answer.status,
-            body: String::from_utf8(body).unwrap(),
-            streamed,
-            reused: answer.reused,
-        })
+        Ok(Taken { status: answer.status, body: String::from_utf8(body).unwrap(), streamed, reused: answer.reused })
     }
 
     /// One exchange with a PAM that plays `acts`, and what it saw on each connection.
@@ -1148,10 +964,7 @@ mod tests {
     }
 
     async fn stream(upstream: &Upstream) -> AnswerStream {
-        let answer = upstream
-            .exchange(request(), Bytes::new(), ANY)
-            .await
-            .unwrap();
+        let answer = upstream.exchange(request(), Bytes::new(), ANY).await.unwrap();
         match answer.body {
             AnswerBody::Stream(stream) => stream,
             AnswerBody::Whole(body) => panic!("{} bytes were held", body.len()),
@@ -1194,10 +1007,7 @@ mod tests {
     const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
     const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
 
-    const ANY: Manner = Manner {
-        head_request: false,
-        must_hold: false,
-    };
+    const ANY: Manner = Manner { head_request: false, must_hold: false };
 
     /// Enough on a busy machine.
     const AMPLE: Duration = Duration::from_secs(20);

@@ -92,7 +92,8 @@ impl Reading<'_> {
         }
         let (plain, hashed) = (table.contains("password"), table.contains("password_hash"));
         if !plain && !hashed {
-            let message = "a password is missing; add password = { env = \"NAME\" } or password_hash = { file = \"…\" }";
+            let message =
+                "a password is missing; add password = { env = \"NAME\" } or password_hash = { file = \"…\" }";
             self.complaints.push(table.place(), message);
         }
         let plain = secrets(&mut table, "password", self.folder, self.environment, self.complaints);
@@ -134,7 +135,8 @@ impl Reading<'_> {
 
     fn routes(&mut self, table: &mut Table) -> Option<Vec<Box<str>>> {
         let names = table.strings("routes", self.complaints)?;
-        let known = |name: &str| self.dialect.is_none_or(|dialect| dialect.routes.iter().any(|route| *route.name == *name));
+        let known =
+            |name: &str| self.dialect.is_none_or(|dialect| dialect.routes.iter().any(|route| *route.name == *name));
         for name in names.iter().filter(|name| !known(&name.value)) {
             self.complaints.push(&name.place, format!("the dialect has no route `{}`", name.value));
         }

@@ -812,7 +812,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_told_the_nearest_known_one_or_all() {
-        let text = "lisen = 1\nzzz = 1\nif = 1\n[[caller]]\nbasic = { user = 1, usernme = 1 }\n\"a\\nb\" = 1\n";
+        let text = "lisen = 1\nzzz = 1\nif = 1\n[[caller]]\nbasic = { usern = 1, usernme = 1 }\n\"a\\nb\" = 1\n";
         let found = complaints(text, |table, c| {
             table.string("listen", c);
             table.string("at", c);
@@ -827,8 +827,8 @@ mod tests {
             "a.toml:1:1: unknown key `lisen`; did you mean `listen`?",
             "a.toml:2:1: unknown key `zzz`; known here: `listen`, `at`, `caller`",
             "a.toml:3:1: unknown key `if`; known here: `listen`, `at`, `caller`",
-            "a.toml:5:11: unknown key `caller[].basic.user`; known here: `username`",
-            "a.toml:5:21: unknown key `caller[].basic.usernme`; did you mean `username`?",
+            "a.toml:5:11: unknown key `caller[].basic.usern`; known here: `username`",
+            "a.toml:5:22: unknown key `caller[].basic.usernme`; did you mean `username`?",
             "a.toml:6:1: unknown key `caller[].\"a\\nb\"`; known here: `basic`",
         ];
         assert_eq!(found, expected);
@@ -935,7 +935,7 @@ mod tests {
 
     #[test]
     fn set_complains_of_what_it_cannot_lay() {
-        let found = complaints("a = 1\nb = [{ c = 1 }]\nd = tru\n", |table, c| {
+        let found = complaints("a = 1\nb = [{ c = 1 }]\nd = tru\nlisen = 1\n", |table, c| {
             for assignment in ["hunter2", "=hunter2", "a..b=hunter2", "hunter 2=1", "a.b=hunter2", "b.c=hunter2"] {
                 table.set("--set", assignment, c);
             }

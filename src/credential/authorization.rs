@@ -101,8 +101,17 @@ mod tests {
         assert_eq!(basic(&format!("Basic {}", STANDARD.encode("a:b:c"))), pair("a", "b:c"));
         assert_eq!(basic(&format!("Basic {}", STANDARD.encode("a:"))), pair("a", ""));
         for broken in [
-            "Basic", "Basic ", "Basic QWxhZGRpbg==", "Basic  QTpC", "Basic\tQTpC", "Basic QTpC=", "Basic QTpC ", "Basic QT\npC",
-            "Basic QTpDR", "Basic _zpC", "Negotiate QTpC",
+            "Basic",
+            "Basic ",
+            "Basic QWxhZGRpbg==",
+            "Basic  QTpC",
+            "Basic\tQTpC",
+            "Basic QTpC=",
+            "Basic QTpC ",
+            "Basic QT\npC",
+            "Basic QTpDR",
+            "Basic _zpC",
+            "Negotiate QTpC",
         ] {
             assert_eq!(basic(broken), None, "{broken:?}");
         }
@@ -122,7 +131,11 @@ mod tests {
             ("Bearer ==", false),
             ("Bearer a\u{e9}", false),
         ] {
-            assert_eq!(matches!(Authorization::parse(value.as_bytes()), Ok(Authorization::Bearer(_))), good, "{value:?}");
+            assert_eq!(
+                matches!(Authorization::parse(value.as_bytes()), Ok(Authorization::Bearer(_))),
+                good,
+                "{value:?}"
+            );
         }
     }
 }

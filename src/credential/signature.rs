@@ -116,7 +116,9 @@ impl Scheme {
         };
         let nonce = match &self.nonce {
             None => None,
-            Some(source) => Some(only(source, view)?.filter(|nonce| !nonce.is_empty()).ok_or(Denial::SignatureMissing)?),
+            Some(source) => {
+                Some(only(source, view)?.filter(|nonce| !nonce.is_empty()).ok_or(Denial::SignatureMissing)?)
+            }
         };
         Ok(Presented { signatures, timestamp, nonce })
     }
@@ -136,7 +138,8 @@ impl Scheme {
             if index == 0 {
                 message.copy_from_slice(&expected.bytes[..20]);
             }
-            let matched = presented.signatures.iter().fold(Choice::from(0), |any, one| any | one.ct_eq(expected.as_slice()));
+            let matched =
+                presented.signatures.iter().fold(Choice::from(0), |any, one| any | one.ct_eq(expected.as_slice()));
             if matched.into() && proof.is_none() {
                 proof = Some(Proof { key: index, message });
             }
@@ -147,9 +150,14 @@ impl Scheme {
     /// What a caller adds to `view`'s request: the header fields that carry signature and timestamp.
     ///
     /// `None` when they stand somewhere else than in header fields, or the request lacks what the message needs.
-    pub fn sign(&self, view: &View<'_>, key: &SigningKey, timestamp: &str, nonce: &str) -> Option<Vec<(String, String)>> {
-        let stamps =
-            Stamps { timestamp: timestamp.as_bytes(), nonce: nonce.as_bytes(), public_url: &self.public_url };
+    pub fn sign(
+        &self,
+        view: &View<'_>,
+        key: &SigningKey,
+        timestamp: &str,
+        nonce: &str,
+    ) -> Option<Vec<(String, String)>> {
+        let stamps = Stamps { timestamp: timestamp.as_bytes(), nonce: nonce.as_bytes(), public_url: &self.public_url };
         let mac = key.compute(&self.message, view, &stamps)?;
         let value = self.format.pack(&self.encoding.encode(mac.as_slice()), timestamp);
         let mut fields = Vec::new();

@@ -45,6 +45,10 @@ pub fn read(name: &str, text: &str, overrides: &Overrides, complaints: &mut Comp
         table.table("signature", complaints).and_then(|table| signature(table, overrides, &mut wanted, complaints));
     let token = table.table("token", complaints).map(|table| token(table, overrides, &mut wanted, complaints));
     let (token, settlement) = token.unwrap_or_default();
+    let correlation = table.strings("correlation", complaints).unwrap_or_default();
+    let correlation =
+        correlation.iter().filter_map(|at| parsed(at, |text| Source::parse(text, &mut wanted), complaints));
+    let correlation: Vec<Source> = correlation.collect();
     let defaults = Defaults { signature: signature.as_ref(), token: token.as_ref(), settlement };
     let mut routes = Routes::default();
     let tables = table.tables("route", complaints);
@@ -77,7 +81,8 @@ pub fn read(name: &str, text: &str, overrides: &Overrides, complaints: &mut Comp
     }
     let credential = credential?;
     let guarded = guarded(&credential, signature.as_ref(), token.as_ref());
-    Some(Dialect { name: name?.value.into(), credential, signature, token, routes, replies: replies?, wanted, guarded })
+    let name = name?.value.into();
+    Some(Dialect { name, credential, signature, token, correlation, routes, replies: replies?, wanted, guarded })
 }
 
 fn credential(table: &mut Table, complaints: &mut Complaints) -> Option<Vec<AuthScheme>> {
@@ -244,8 +249,7 @@ fn route(
     complaints: &mut Complaints,
 ) -> Option<Route> {
     let name = needed(&mut table, "name", "name = \"debit\"", complaints);
-    let pattern =
-        needed(&mut table, "match", "match = \"POST /api/wallet/debit\"", complaints);
+    let pattern = needed(&mut table, "match", "match = \"POST /api/wallet/debit\"", complaints);
     let matched = pattern.and_then(|text| parsed(&text, |text| pattern_of(text, &overrides.base_path), complaints));
     let when = conditions(&mut table, "when", wanted, complaints);
     let query = table.strings("query", complaints).unwrap_or_default();
@@ -328,7 +332,11 @@ fn ending(mut table: Table, complaints: &mut Complaints) -> Option<Ending> {
     let mut slots = |key: &str, table: &mut Table, complaints: &mut Complaints| -> Vec<usize> {
         let pointers = table.strings(key, complaints).unwrap_or_default();
         let pointers = pointers.iter().filter_map(|text| {
-            parsed(text, |text| Pointer::parse(text).map_err(|fault| format!("`{text}` is not a JSON pointer: {fault}")), complaints)
+            parsed(
+                text,
+                |text| Pointer::parse(text).map_err(|fault| format!("`{text}` is not a JSON pointer: {fault}")),
+                complaints,
+            )
         });
         pointers.map(|pointer| wanted.want(&pointer)).collect()
     };

@@ -46,13 +46,15 @@ pub struct View<'a> {
 impl Source {
     /// Reads the notation; a JSON pointer is added to `wanted`. The error says what is expected.
     pub fn parse(text: &str, wanted: &mut Pointers) -> Result<Source, String> {
-        let expected = || format!("`{text}` is not a place in a request; write header:NAME, query:NAME or json:/pointer");
+        let expected =
+            || format!("`{text}` is not a place in a request; write header:NAME, query:NAME or json:/pointer");
         let (kind, name) = text.split_once(':').ok_or_else(expected)?;
         match kind {
             "header" if is_token(name) => Ok(Source::Header(name.to_ascii_lowercase().into())),
             "query" if !name.is_empty() => Ok(Source::Query(name.into())),
             "json" => {
-                let pointer = Pointer::parse(name).map_err(|fault| format!("`{name}` is not a JSON pointer: {fault}"))?;
+                let pointer =
+                    Pointer::parse(name).map_err(|fault| format!("`{name}` is not a JSON pointer: {fault}"))?;
                 let slot = wanted.want(&pointer);
                 Ok(Source::Json { pointer, slot })
             }

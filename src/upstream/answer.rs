@@ -133,10 +133,7 @@ async fn any_head(
             let raw = buffer.split_to(end).freeze();
             return Head::parse(raw, limits.answer_fields).map_err(FailureKind::Malformed);
         }
-        if !connection
-            .fill(FIRST_ROOM, patience.at_most(limits.read))
-            .await?
-        {
+        if !connection.fill(FIRST_ROOM, patience.at_most(limits.read)).await? {
             return Err(FailureKind::Closed);
         }
     }
@@ -159,17 +156,8 @@ pub(super) enum Gathered {
 }
 
 impl Incoming {
-    pub(super) fn new(
-        connection: Connection,
-        (framing, keeps): (Framing, bool),
-        limits: UpstreamLimits,
-    ) -> Incoming {
-        Incoming {
-            connection,
-            framing,
-            keeps,
-            limits,
-        }
+    pub(super) fn new(connection: Connection, (framing, keeps): (Framing, bool), limits: UpstreamLimits) -> Incoming {
+        Incoming { connection, framing, keeps, limits }
     }
 
     /// Reads the body until it ends or exceeds what is held.
@@ -194,12 +182,7 @@ impl Incoming {
 
     /// The rest of the body as a stream that starts with `gathered`.
     pub(super) fn stream(self, gathered: Bytes, pool: Arc<Pool>) -> AnswerStream {
-        AnswerStream {
-            length: self.framing.length(),
-            gathered,
-            flow: Flow::Open(Box::new(self)),
-            pool,
-        }
+        AnswerStream { length: self.framing.length(), gathered, flow: Flow::Open(Box::new(self)), pool }
     }
 
     /// Gives the connection back, after a complete body and if nothing is left over.
@@ -213,10 +196,7 @@ impl Incoming {
 
     /// The next piece of the body, never empty; `None` at its end.
     async fn piece(&mut self, patience: Patience) -> Result<Option<BytesMut>, FailureKind> {
-        let bounds = TrailerBounds {
-            section: self.limits.answer_head,
-            fields: self.limits.answer_fields,
-        };
+        let bounds = TrailerBounds { section: self.limits.answer_head, fields: self.limits.answer_fields };
         loop {
             let step = self.framing.step(&mut self.connection.buffer, bounds);
             match step.map_err(FailureKind::Malformed)? {
@@ -225,11 +205,7 @@ impl Incoming {
                 Step::More => (),
             }
             let room = self.framing.room();
-            if !self
-                .connection
-                .fill(room, patience.at_most(self.limits.read))
-                .await?
-            {
+            if !self.connection.fill(room, patience.at_most(self.limits.read)).await? {
                 return match self.framing.ends_at_close() {
                     true => Ok(None),
                     false => Err(FailureKind::Closed),

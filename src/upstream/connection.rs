@@ -19,9 +19,7 @@ impl Connection {
     /// Connects anew. Nothing is sent.
     pub(super) async fn open(address: &str, limit: Duration) -> Result<Connection, FailureKind> {
         let connected = timeout(limit, TcpStream::connect(address)).await;
-        let stream = connected
-            .map_err(|_| FailureKind::ConnectTimeout)?
-            .map_err(|_| FailureKind::Connect)?;
+        let stream = connected.map_err(|_| FailureKind::ConnectTimeout)?.map_err(|_| FailureKind::Connect)?;
         // A request is written whole, so waiting for more to fill a segment only costs time.
         stream.set_nodelay(true).map_err(|_| FailureKind::Connect)?;
         Ok(Connection::over(stream))
@@ -30,19 +28,11 @@ impl Connection {
     /// Over a stream that is ready for a request. The buffer is new: one kept with the stream would
     /// be pinned by the answer that still refers to it, or hold on to the room of a large one.
     pub(super) fn over(stream: TcpStream) -> Connection {
-        Connection {
-            stream,
-            buffer: BytesMut::with_capacity(FIRST_ROOM),
-        }
+        Connection { stream, buffer: BytesMut::with_capacity(FIRST_ROOM) }
     }
 
     /// Writes the request, in one vectored write where the kernel takes it.
-    pub(super) async fn write(
-        &mut self,
-        head: Bytes,
-        body: Bytes,
-        limit: Duration,
-    ) -> Result<(), Failure> {
+    pub(super) async fn write(&mut self, head: Bytes, body: Bytes, limit: Duration) -> Result<(), Failure> {
         let mut request = head.chain(body);
         let whole = request.remaining();
         let written = timeout(limit, async {
@@ -80,8 +70,7 @@ impl Connection {
     /// Makes sure that `length` bytes, counted from the first unused one, fit without being moved
     /// again.
     pub(super) fn make_room(&mut self, length: usize) {
-        self.buffer
-            .reserve(length.saturating_sub(self.buffer.len()));
+        self.buffer.reserve(length.saturating_sub(self.buffer.len()));
     }
 
     /// The stream, if not one byte is left over; else it is closed.

@@ -56,11 +56,7 @@ impl Framing {
 
     /// Takes the next piece of the body off the front of `buffer`, or says what is missing.
     /// Trailers are checked and dropped.
-    pub(super) fn step(
-        &mut self,
-        buffer: &mut BytesMut,
-        bounds: TrailerBounds,
-    ) -> Result<Step, &'static str> {
+    pub(super) fn step(&mut self, buffer: &mut BytesMut, bounds: TrailerBounds) -> Result<Step, &'static str> {
         match self {
             Framing::Length(0) => Ok(Step::End),
             Framing::Length(left) => Ok(piece(left, buffer)),
@@ -155,10 +151,7 @@ fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, &'static str> {
 /// chunk-size [ chunk-ext ]: 1 to 16 hex digits, which always fit, and extensions, which are
 /// skipped. A blank is fine only in front of an extension.
 fn size(line: &[u8]) -> Option<u64> {
-    let digits = line
-        .iter()
-        .take_while(|byte| byte.is_ascii_hexdigit())
-        .count();
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, extensions) = line.split_at_checked(digits)?;
     let extended = extensions.is_empty() || extensions.trim_ascii_start().starts_with(b";");
     let clean = extensions.iter().copied().all(is_value_byte);
@@ -182,18 +175,11 @@ const LONGEST_SIZE_LINE: usize = 256;
 mod tests {
     use super::*;
 
-    const BOUNDS: TrailerBounds = TrailerBounds {
-        section: 64,
-        fields: 2,
-    };
+    const BOUNDS: TrailerBounds = TrailerBounds { section: 64, fields: 2 };
 
     /// The body, the bytes left over and whether it is complete, with `input` arriving in pieces of
     /// `step` bytes.
-    fn read(
-        mut framing: Framing,
-        input: &[u8],
-        step: usize,
-    ) -> Result<(Vec<u8>, Vec<u8>, bool), &'static str> {
+    fn read(mut framing: Framing, input: &[u8], step: usize) -> Result<(Vec<u8>, Vec<u8>, bool), &'static str> {
         let mut buffer = BytesMut::new();
         let mut body = Vec::new();
         let mut pieces = input.chunks(step);
@@ -244,19 +230,13 @@ mod tests {
     #[test]
     fn a_length_counts_the_bytes() {
         assert_eq!(whole(Framing::Length(5), b"hello"), complete(b"hello", b""));
-        assert_eq!(
-            whole(Framing::Length(5), b"hello!"),
-            complete(b"hello", b"!")
-        );
+        assert_eq!(whole(Framing::Length(5), b"hello!"), complete(b"hello", b"!"));
         assert_eq!(whole(Framing::Length(0), b"!"), complete(b"", b"!"));
     }
 
     #[test]
     fn close_takes_everything() {
-        assert_eq!(
-            whole(Framing::Close, b"hello\r\n"),
-            complete(b"hello\r\n", b"")
-        );
+        assert_eq!(whole(Framing::Close, b"hello\r\n"), complete(b"hello\r\n", b""));
         assert_eq!(whole(Framing::Close, b""), complete(b"", b""));
     }
 
@@ -270,14 +250,7 @@ mod tests {
             assert_eq!(whole(Framing::CHUNKED, input), complete(b"hello", b""));
         }
         assert_eq!(whole(Framing::CHUNKED, b"0\r\n\r\n"), complete(b"", b""));
-        let long = [
-            b"1A\r\n",
-            &[b'\n'; 26][..],
-            b"\r\n1a\r\n",
-            &[b'\r'; 26],
-            b"\r\n0\r\n\r\n",
-        ]
-        .concat();
+        let long = [b"1A\r\n", &[b'\n'; 26][..], b"\r\n1a\r\n", &[b'\r'; 26], b"\r\n0\r\n\r\n"].concat();
         let body = [[b'\n'; 26], [b'\r'; 26]].concat();
         assert_eq!(whole(Framing::CHUNKED, &long), complete(&body, b""));
     }
@@ -285,10 +258,7 @@ mod tests {
     #[test]
     fn bytes_behind_the_last_chunk_are_left_over() {
         let input = b"1\r\nx\r\n0\r\n\r\nHTTP/1.1 200 OK";
-        assert_eq!(
-            whole(Framing::CHUNKED, input),
-            complete(b"x", b"HTTP/1.1 200 OK")
-        );
+        assert_eq!(whole(Framing::CHUNKED, input), complete(b"x", b"HTTP/1.1 200 OK"));
     }
 
     #[test]
@@ -357,10 +327,7 @@ mod tests {
     fn chunk_extensions_are_skipped() {
         for extension in [";a", ";a=b", " ; a=\"b;c\"", "\t;a", ";", ";a=\u{e9}"] {
             let input = format!("1{extension}\r\nx\r\n0{extension}\r\n\r\n");
-            assert_eq!(
-                whole(Framing::CHUNKED, input.as_bytes()),
-                complete(b"x", b"")
-            );
+            assert_eq!(whole(Framing::CHUNKED, input.as_bytes()), complete(b"x", b""));
         }
     }
 
@@ -368,10 +335,7 @@ mod tests {
     #[test]
     fn chunk_extensions_are_bounded_and_clean() {
         let fits = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(252));
-        assert_eq!(
-            whole(Framing::CHUNKED, fits.as_bytes()),
-            complete(b"x", b"")
-        );
+        assert_eq!(whole(Framing::CHUNKED, fits.as_bytes()), complete(b"x", b""));
         let long = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(253));
         assert_eq!(chunked_fault(long.as_bytes()), "chunk_size");
         assert_eq!(chunked_fault(b"1;a\0\r\nx\r\n0\r\n\r\n"), "chunk_size");
@@ -391,10 +355,7 @@ mod tests {
         assert_eq!(chunked_fault(b"0\r\na: \0\r\n\r\n"), "value");
         assert_eq!(chunked_fault(b"0\r\na\r\n\r\n"), "no_colon");
         assert_eq!(chunked_fault(b"0\r\na: 1\n\r\n"), "line_end");
-        assert_eq!(
-            chunked_fault(b"0\r\na: 1\r\nb: 1\r\nc: 1\r\n\r\n"),
-            "too_many"
-        );
+        assert_eq!(chunked_fault(b"0\r\na: 1\r\nb: 1\r\nc: 1\r\n\r\n"), "too_many");
         let long = format!("0\r\na: {}\r\n\r\n", "x".repeat(58));
         assert_eq!(chunked_fault(long.as_bytes()), "too_long");
     }

@@ -23,20 +23,13 @@ impl Head {
         let line = raw.get(..end).unwrap_or_default();
         let (minor, status) = status_line(line).ok_or("status_line")?;
         let fields = Fields::scan(raw, end + 2, most).map_err(FieldFault::as_str)?;
-        Ok(Head {
-            status,
-            fields,
-            minor,
-        })
+        Ok(Head { status, fields, minor })
     }
 
     /// Whether `bytes` are how a head starts. Lets a peer that speaks something else be found out
     /// at once, not when time is up.
     pub(super) fn may_start(bytes: &[u8]) -> bool {
-        PROTOCOL
-            .iter()
-            .zip(bytes)
-            .all(|(wanted, byte)| wanted == byte)
+        PROTOCOL.iter().zip(bytes).all(|(wanted, byte)| wanted == byte)
     }
 
     /// How the body ends (RFC 9112 §6.3), and whether the connection can serve another exchange
@@ -63,9 +56,7 @@ impl Head {
         let length = self.fields.only("content-length");
         match (coding, length) {
             (Only::None, Only::None) => Ok(Framing::Close),
-            (Only::None, Only::One(length)) => {
-                content_length(length).map(Framing::Length).ok_or("length")
-            }
+            (Only::None, Only::One(length)) => content_length(length).map(Framing::Length).ok_or("length"),
             (Only::None, Only::Many) => Err("length"),
             (Only::One(coding), Only::None) => {
                 let known = self.minor == 1 && coding.eq_ignore_ascii_case(b"chunked");
@@ -91,21 +82,13 @@ fn status_line(line: &[u8]) -> Option<(u8, u16)> {
     let [minor @ b'0'..=b'1', b' ', rest @ ..] = line.strip_prefix(PROTOCOL)? else {
         return None;
     };
-    let [
-        a @ b'1'..=b'5',
-        b @ b'0'..=b'9',
-        c @ b'0'..=b'9',
-        reason @ ..,
-    ] = rest
-    else {
+    let [a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', reason @ ..] = rest else {
         return None;
     };
     if !matches!(reason, [] | [b' ', ..]) || !reason.iter().copied().all(is_value_byte) {
         return None;
     }
-    let status = [a, b, c]
-        .iter()
-        .fold(0, |status, digit| status * 10 + u16::from(**digit - b'0'));
+    let status = [a, b, c].iter().fold(0, |status, digit| status * 10 + u16::from(**digit - b'0'));
     Some((minor - b'0', status))
 }
 
@@ -190,14 +173,8 @@ mod tests {
 
     #[test]
     fn a_faulty_field_refuses_the_head() {
-        assert_eq!(
-            parse("HTTP/1.1 200 OK\r\na : 1\r\n\r\n").err(),
-            Some("name")
-        );
-        assert_eq!(
-            parse("HTTP/1.1 200 OK\r\na: \0\r\n\r\n").err(),
-            Some("value")
-        );
+        assert_eq!(parse("HTTP/1.1 200 OK\r\na : 1\r\n\r\n").err(), Some("name"));
+        assert_eq!(parse("HTTP/1.1 200 OK\r\na: \0\r\n\r\n").err(), Some("value"));
         assert_eq!(parse("HTTP/1.1 200 OK\r\n").err(), Some("end"));
         let flood = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: 1\r\n".repeat(9));
         assert_eq!(parse(&flood).err(), Some("too_many"));
@@ -215,46 +192,22 @@ mod tests {
 
     #[test]
     fn fields_tell_where_a_body_ends() {
-        assert_eq!(
-            framing("HTTP/1.1 200 OK\nContent-Length: 7", false),
-            framed("7", true)
-        );
-        assert_eq!(
-            framing("HTTP/1.1 500 No\nContent-Length: 0", false),
-            framed("0", true)
-        );
-        assert_eq!(
-            framing("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", false),
-            framed("chunked", true)
-        );
-        assert_eq!(
-            framing("HTTP/1.1 200 OK\nTransfer-Encoding: CHUNKED", false),
-            framed("chunked", true)
-        );
+        assert_eq!(framing("HTTP/1.1 200 OK\nContent-Length: 7", false), framed("7", true));
+        assert_eq!(framing("HTTP/1.1 500 No\nContent-Length: 0", false), framed("0", true));
+        assert_eq!(framing("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", false), framed("chunked", true));
+        assert_eq!(framing("HTTP/1.1 200 OK\nTransfer-Encoding: CHUNKED", false), framed("chunked", true));
         assert_eq!(framing("HTTP/1.1 200 OK", false), framed("close", false));
-        assert_eq!(
-            framing("HTTP/1.0 200 OK\nConnection: keep-alive", false),
-            framed("close", false)
-        );
+        assert_eq!(framing("HTTP/1.0 200 OK\nConnection: keep-alive", false), framed("close", false));
     }
 
     #[test]
     fn some_answers_have_no_body() {
         for fields in ["", "\nContent-Length: 7", "\nTransfer-Encoding: chunked"] {
-            assert_eq!(
-                framing(&format!("HTTP/1.1 200 OK{fields}"), true),
-                framed("0", true)
-            );
-            assert_eq!(
-                framing(&format!("HTTP/1.1 304 Same{fields}"), false),
-                framed("0", true)
-            );
+            assert_eq!(framing(&format!("HTTP/1.1 200 OK{fields}"), true), framed("0", true));
+            assert_eq!(framing(&format!("HTTP/1.1 304 Same{fields}"), false), framed("0", true));
         }
         assert_eq!(framing("HTTP/1.1 204 None", false), framed("0", true));
-        assert_eq!(
-            framing("HTTP/1.1 204 None\nContent-Length: 0", false),
-            framed("0", true)
-        );
+        assert_eq!(framing("HTTP/1.1 204 None\nContent-Length: 0", false), framed("0", true));
     }
 
     #[test]
@@ -281,11 +234,7 @@ mod tests {
             ("1.1", "Content-Length: 1000000000000000000", "length"),
             ("1.1", &format!("{chunked}\nContent-Length: 5"), "coding"),
             ("1.1", &format!("Content-Length: 5\n{chunked}"), "coding"),
-            (
-                "1.1",
-                &format!("{chunked}\nContent-Length: 5\nContent-Length: 5"),
-                "coding",
-            ),
+            ("1.1", &format!("{chunked}\nContent-Length: 5\nContent-Length: 5"), "coding"),
             ("1.1", &format!("{chunked}\n{chunked}"), "coding"),
             ("1.1", "Transfer-Encoding: chunked, chunked", "coding"),
             ("1.1", "Transfer-Encoding: gzip, chunked", "coding"),

@@ -12,10 +12,7 @@ pub(super) struct Patience {
 impl Patience {
     /// From now on, at most `total` altogether.
     pub(super) fn starting(total: Duration) -> Patience {
-        Patience {
-            since: Instant::now(),
-            total,
-        }
+        Patience { since: Instant::now(), total }
     }
 
     /// Without a bound on the whole: every step has its own only.
@@ -43,18 +40,12 @@ mod tests {
 
     #[test]
     fn a_step_never_gets_more_than_its_own_bound() {
-        assert_eq!(
-            Patience::starting(HOUR).at_most(Duration::ZERO),
-            Duration::ZERO
-        );
+        assert_eq!(Patience::starting(HOUR).at_most(Duration::ZERO), Duration::ZERO);
         assert_eq!(Patience::per_step().at_most(HOUR), HOUR);
     }
 
     #[test]
     fn nothing_is_left_when_the_whole_is_used_up() {
-        assert_eq!(
-            Patience::starting(Duration::ZERO).at_most(HOUR),
-            Duration::ZERO
-        );
+        assert_eq!(Patience::starting(Duration::ZERO).at_most(HOUR), Duration::ZERO);
     }
 }

@@ -26,11 +26,7 @@ struct Resting {
 impl Pool {
     /// For at most `most` connections, each used only before it has waited for `idle`.
     pub(super) fn new(most: usize, idle: Duration) -> Pool {
-        Pool {
-            most,
-            idle,
-            resting: Mutex::new(Vec::new()),
-        }
+        Pool { most, idle, resting: Mutex::new(Vec::new()) }
     }
 
     /// The newest connection that is young enough and silent. All others met on the way are closed.
@@ -103,9 +99,7 @@ mod tests {
     /// Both ends of a connection, and the address of the end that goes to the pool.
     async fn pair() -> (TcpStream, net::TcpStream, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (peer, address) = listener.accept().unwrap();
         (stream, peer, address)
     }

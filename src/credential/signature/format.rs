@@ -35,7 +35,10 @@ enum Variable {
 impl Format {
     /// The field is the signature.
     pub fn bare() -> Format {
-        Format { separator: None, pieces: vec![Piece { prefix: "".into(), variable: Variable::Signature, suffix: "".into() }] }
+        Format {
+            separator: None,
+            pieces: vec![Piece { prefix: "".into(), variable: Variable::Signature, suffix: "".into() }],
+        }
     }
 
     /// Reads a format; without a separator it has exactly one variable.
@@ -168,7 +171,12 @@ mod tests {
 
     #[test]
     fn a_format_without_its_signature_is_refused() {
-        for (text, separator) in [("x", None), ("{timestamp}", None), ("{signature}{timestamp}", None), ("{signature},{signature}", Some(","))] {
+        for (text, separator) in [
+            ("x", None),
+            ("{timestamp}", None),
+            ("{signature}{timestamp}", None),
+            ("{signature},{signature}", Some(",")),
+        ] {
             assert!(Format::parse(text, separator).is_err(), "{text}");
         }
     }

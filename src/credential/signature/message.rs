@@ -193,7 +193,9 @@ impl Filter {
             "lower" => Filter::Lower,
             "upper" => Filter::Upper,
             other => {
-                return Err(format!("filter `|{other}` is unknown; there are compact, sha256, hex, base64, lower, upper"));
+                return Err(format!(
+                    "filter `|{other}` is unknown; there are compact, sha256, hex, base64, lower, upper"
+                ));
             }
         })
     }

@@ -1,0 +1,100 @@
+//! The command line: arguments become one command.
+
+mod check;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Complaint, Flags, Settings};
+use crate::secret::DigestKey;
+
+/// Runs the command the arguments name, and tells how it went: 0 done, 64 wrong usage, 78 bad config, 1 failed.
+pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            let _ = usage.print();
+            return if usage.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match arguments.command {
+        Command::Run(config) => run::run(&config.into()),
+        Command::Check(config) => check::check(&config.into()),
+    }
+}
+
+/// Wrong usage (sysexits.h EX_USAGE).
+const USAGE: u8 = 64;
+
+/// Bad config (sysexits.h EX_CONFIG).
+const CONFIG: u8 = 78;
+
+/// A security sidecar in front of a PAM: only calls that prove themselves get through.
+#[derive(Parser)]
+#[command(name = "portcullis", version, arg_required_else_help = true, after_help = EXAMPLE)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "Example:
+  WALLET_PASSWORD=… WALLET_SIGNING_KEY=… portcullis run --config config/wallet.toml";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve: check every call and forward those that pass.
+    #[command(after_help = "Example:
+  portcullis run --config config/wallet.toml --listen 0.0.0.0:8080 --set limits.body=128KiB")]
+    Run(ConfigFlags),
+    /// Read the config and say everything that is wrong with it.
+    #[command(after_help = "Example:
+  portcullis check --config config/wallet.toml")]
+    Check(ConfigFlags),
+}
+
+/// Where the config is, and what to change in it.
+#[derive(Args)]
+struct ConfigFlags {
+    /// The config file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where callers connect, instead of `listen`.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where the PAM is, instead of `upstream`.
+    #[arg(long, value_name = "ADDRESS")]
+    upstream: Option<String>,
+    /// Where metrics and probes are, instead of `admin`.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// Sets any key: KEY dotted, VALUE a TOML value or else a string. Wins over the file.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl From<ConfigFlags> for Flags {
+    fn from(flags: ConfigFlags) -> Flags {
+        let ConfigFlags { config, listen, upstream, admin, set } = flags;
+        Flags { config, listen, upstream, admin, set }
+    }
+}
+
+/// Loads the settings with a fresh key, or prints every complaint.
+fn load(flags: &Flags) -> Result<Settings, ExitCode> {
+    let variable = |name: &str| std::env::var(name).ok();
+    Settings::load(flags, &variable, DigestKey::new(rand::random())).map_err(|complaints| {
+        complain(&complaints);
+        ExitCode::from(CONFIG)
+    })
+}
+
+fn complain(complaints: &[Complaint]) {
+    for complaint in complaints {
+        eprintln!("{complaint}");
+    }
+    let plural = if complaints.len() == 1 { "complaint" } else { "complaints" };
+    eprintln!("portcullis: {} {plural}; nothing was started", complaints.len());
+}

@@ -1,0 +1,148 @@
+//! What Prometheus scrapes. Labels come from the config and from closed sets, never from a request.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::denial::Denial;
+use crate::dialect::Dialect;
+use crate::event::{Decision, Event};
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    decisions: IntCounterVec,
+    duration: HistogramVec,
+    own: Histogram,
+    upstream: Histogram,
+    upstream_errors: IntCounterVec,
+    /// Requests being served.
+    pub in_flight: IntGauge,
+    /// Connections from callers.
+    pub connections: IntGauge,
+    revocations: IntGauge,
+    revocation_capacity: IntGauge,
+    ended: IntCounter,
+    replays: IntGauge,
+    log_dropped: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything; label values that are known now start at zero.
+    pub fn new(dialect: &Dialect) -> Result<Metrics, prometheus::Error> {
+        let registry = Registry::new();
+        let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        let metrics = Metrics {
+            requests: IntCounterVec::new(
+                Opts::new("portcullis_requests_total", "Requests answered, by route, caller and status of the reply."),
+                &["route", "caller", "status"],
+            )?,
+            decisions: IntCounterVec::new(
+                Opts::new(
+                    "portcullis_decisions_total",
+                    "Requests decided, by the check that decided, outcome and reason.",
+                ),
+                &["check", "outcome", "reason"],
+            )?,
+            duration: HistogramVec::new(
+                seconds("portcullis_request_duration_seconds", "From the head of a request to the end of its reply."),
+                &["route"],
+            )?,
+            own: Histogram::with_opts(seconds(
+                "portcullis_own_duration_seconds",
+                "Time a request spent in Portcullis itself, without the PAM's time and the caller's.",
+            ))?,
+            upstream: Histogram::with_opts(seconds(
+                "portcullis_upstream_duration_seconds",
+                "From handing a request to the PAM to its answer, or to the end of waiting for one.",
+            ))?,
+            upstream_errors: IntCounterVec::new(
+                Opts::new("portcullis_upstream_errors_total", "Exchanges with the PAM that came to no usable answer."),
+                &["reason"],
+            )?,
+            in_flight: IntGauge::new("portcullis_requests_in_flight", "Requests being served.")?,
+            connections: IntGauge::new("portcullis_connections", "Connections from callers.")?,
+            revocations: IntGauge::new("portcullis_revocations_live", "Tokens that ended and are refused.")?,
+            revocation_capacity: IntGauge::new("portcullis_revocations_capacity", "Tokens that can be remembered.")?,
+            ended: IntCounter::new("portcullis_revocations_total", "Tokens that an answer of the PAM ended.")?,
+            replays: IntGauge::new("portcullis_replays_remembered", "Signed messages remembered.")?,
+            log_dropped: IntGauge::new(
+                "portcullis_log_lines_dropped",
+                "Log lines dropped since the reader was too slow.",
+            )?,
+            registry,
+        };
+        metrics.register()?;
+        for route in dialect.routes.iter() {
+            metrics.duration.with_label_values(&[&*route.name]);
+        }
+        for decision in [Decision::Admitted, Decision::Settled] {
+            metrics.decisions.with_label_values(&["all", decision.as_str(), "ok"]);
+        }
+        Ok(metrics)
+    }
+
+    /// Counts a request that is done.
+    pub fn count(&self, event: &Event) {
+        let status = event.status.to_string();
+        self.requests.with_label_values(&[&*event.route, &*event.caller, &status]).inc();
+        self.duration.with_label_values(&[&*event.route]).observe(event.total.as_secs_f64());
+        self.own.observe(event.own.as_secs_f64());
+        if let Some(upstream) = event.upstream {
+            self.upstream.observe(upstream.as_secs_f64());
+        }
+        match (event.decision, event.denial) {
+            (Decision::Refused, Some(denial)) => {
+                self.decisions.with_label_values(&[denial.check().as_str(), "refused", denial.reason()]).inc();
+            }
+            (decision, denial) => {
+                self.decisions.with_label_values(&["all", decision.as_str(), "ok"]).inc();
+                if let Some(failure @ (Denial::Upstream(_) | Denial::AnswerUnreadable)) = denial {
+                    self.upstream_errors.with_label_values(&[failure.reason()]).inc();
+                }
+            }
+        }
+        if event.retired {
+            self.ended.inc();
+        }
+    }
+
+    /// The exposition text. The memories are counted now.
+    pub fn text(&self, revocations: (u64, u64), replays: u64, log_dropped: u64) -> Vec<u8> {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.revocations.set(signed(revocations.0));
+        self.revocation_capacity.set(signed(revocations.1));
+        self.replays.set(signed(replays));
+        self.log_dropped.set(signed(log_dropped));
+        let mut text = Vec::new();
+        // Writing to memory cannot fail, and a metric that cannot be shown must not hide the others.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        let all: [Box<dyn prometheus::core::Collector>; 13] = [
+            Box::new(self.requests.clone()),
+            Box::new(self.decisions.clone()),
+            Box::new(self.duration.clone()),
+            Box::new(self.own.clone()),
+            Box::new(self.upstream.clone()),
+            Box::new(self.upstream_errors.clone()),
+            Box::new(self.in_flight.clone()),
+            Box::new(self.connections.clone()),
+            Box::new(self.revocations.clone()),
+            Box::new(self.revocation_capacity.clone()),
+            Box::new(self.ended.clone()),
+            Box::new(self.replays.clone()),
+            Box::new(self.log_dropped.clone()),
+        ];
+        all.into_iter().try_for_each(|metric| self.registry.register(metric))
+    }
+}
+
+/// From 25 µs, what a check costs, to the 9 s after which the PAM is given up.
+const BUCKETS: [f64; 17] = [
+    0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    2.5, 10.0,
+];

@@ -1,0 +1,86 @@
+//! The proxy: sockets, and the way of a request through them.
+//!
+//! pingora brings the listeners, HTTP/2 and the shutdown signal. HTTP/1 heads are read here, byte for byte and strictly,
+//! because a parser that repairs what it reads hides from the gate what the caller really sent; and the exchange with
+//! the PAM is our own ([`crate::upstream`]), because that makes "at most once" visible in one function.
+//!
+//! ```text
+//! listener   sockets, which protocol a connection speaks, draining
+//! http1      a connection's requests, one after the other
+//! http2      a connection's requests, side by side
+//! story      one request, from its head to the reply                  ← start here
+//! forward    the head that goes to the PAM
+//! ```
+
+mod forward;
+mod http1;
+mod http2;
+pub mod listener;
+mod memory;
+pub mod story;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::Limits;
+use crate::request::{Head, HeadFault, Reply};
+
+/// What a connection does with its requests.
+pub trait Serve: Send + Sync + 'static {
+    /// What is kept of a request until its reply has been sent.
+    type Record: Send;
+
+    /// Answers one request. `body` gives its body when asked.
+    fn serve(
+        self: &Arc<Self>,
+        head: Result<Head, HeadFault>,
+        body: &mut impl Body,
+    ) -> impl Future<Output = (Reply, Self::Record)> + Send;
+
+    /// The reply has been sent, or could not be.
+    fn sent(&self, record: Self::Record, sent: Sent);
+
+    /// A connection was opened (1) or closed (-1).
+    fn connected(&self, change: i64) {
+        let _ = change;
+    }
+
+    /// The bounds a connection keeps.
+    fn limits(&self) -> &Limits;
+}
+
+/// A request's body, still on the wire.
+pub trait Body: Send {
+    /// Reads it whole: at most `most` bytes, within `time`.
+    fn read(&mut self, most: u64, time: Duration) -> impl Future<Output = Result<Bytes, BodyFault>> + Send;
+}
+
+/// Why a body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// More bytes than allowed.
+    TooLarge,
+    /// It ended early.
+    Cut,
+    /// It did not arrive in time.
+    Slow,
+}
+
+/// What became of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel took all of it.
+    Whole,
+    /// The caller was gone, too slow, or the PAM cut a streamed body.
+    Cut,
+}
+
+/// An unread body up to this size is read before a refusal is sent, so that the connection can go on; a larger one ends
+/// the connection.
+const DRAINED: u64 = 64 << 10;
+
+/// For how long an unread body is waited for.
+const DRAINED_WITHIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,134 @@
+//! The head that goes to the PAM: what the caller sent, in its order and spelling, without what belongs to the caller's
+//! connection, and with exactly one correlation id and trace context of ours (RFC 9110 §7.6).
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::fields::{Field, Fields, is_hop_by_hop};
+use crate::request::{Method, Request};
+use crate::trace::{CorrelationId, TraceContext};
+
+/// The head for a request, its empty line included.
+///
+/// `whole_answer` asks the PAM not to encode its answer, because it must be read here.
+pub fn head(request: &Request, correlation: &CorrelationId, trace: &TraceContext, whole_answer: bool) -> Bytes {
+    let mut out = BytesMut::with_capacity(1024);
+    out.put_slice(request.head.method.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(request.head.target.as_str().as_bytes());
+    out.put_slice(b" HTTP/1.1\r\n");
+    for Field { name, value } in request.head.fields.iter() {
+        if passes(name, whole_answer) {
+            put(&mut out, name, value);
+        }
+    }
+    // Every body goes with its length, and with nothing else that could say where it ends.
+    let has_length = matches!(request.head.method, Method::Post | Method::Put | Method::Patch);
+    if has_length || !request.body.is_empty() {
+        put(&mut out, b"Content-Length", request.body.len().to_string().as_bytes());
+    }
+    // Stamped after everything of the caller's has been dropped or passed, so that nothing can take them off again.
+    put(&mut out, b"X-Correlation-ID", correlation.as_str().as_bytes());
+    put(&mut out, b"traceparent", &trace.traceparent());
+    if let Some(state) = trace.tracestate() {
+        put(&mut out, b"tracestate", state.as_bytes());
+    }
+    out.put_slice(b"\r\n");
+    out.freeze()
+}
+
+/// The fields of an answer that go back to the caller, with the correlation id once.
+///
+/// `bodiless` keeps Content-Length: without a body (HEAD, 304) it is a statement, with one it is ours to make.
+pub fn answer_fields(fields: &Fields, correlation: &CorrelationId, bodiless: bool) -> Vec<(Bytes, Bytes)> {
+    let nominated: Vec<&[u8]> = fields.all("connection").flat_map(crate::fields::members).collect();
+    let mut kept = Vec::with_capacity(fields.len() + 1);
+    for Field { name, value } in fields.iter() {
+        let framing = name.eq_ignore_ascii_case(b"content-length") && !bodiless;
+        let ours = name.eq_ignore_ascii_case(b"x-correlation-id");
+        let named = nominated.iter().any(|other| other.eq_ignore_ascii_case(name));
+        if !framing && !ours && !named && !is_hop_by_hop(name) {
+            kept.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
+        }
+    }
+    kept.push(correlation_field(correlation));
+    kept
+}
+
+/// The correlation id as it is echoed on every reply.
+pub fn correlation_field(correlation: &CorrelationId) -> (Bytes, Bytes) {
+    (Bytes::from_static(b"X-Correlation-ID"), Bytes::copy_from_slice(correlation.as_str().as_bytes()))
+}
+
+fn passes(name: &[u8], whole_answer: bool) -> bool {
+    let dropped = |list: &[&str]| list.iter().any(|other| same_header(other.as_bytes(), name));
+    let encoded = whole_answer && name.eq_ignore_ascii_case(b"accept-encoding");
+    !is_hop_by_hop(name) && !dropped(&STAMPED) && !dropped(&OVERRIDES) && !encoded
+}
+
+/// The same name to a server that cannot tell `-` from `_`.
+fn same_header(lower: &[u8], name: &[u8]) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    lower.len() == name.len() && lower.iter().zip(name).all(|(&one, &other)| one == folded(other))
+}
+
+/// What is stamped here, or settled between the caller and us: `Expect` has been answered.
+const STAMPED: [&str; 5] = ["content-length", "expect", "traceparent", "tracestate", "x-correlation-id"];
+
+/// Headers by which some frameworks take another method or path than the request line's, which is the one that was
+/// checked.
+const OVERRIDES: [&str; 5] =
+    ["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"];
+
+fn put(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.put_slice(name);
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Head, HeadLimits};
+    use crate::trace::Fresh;
+
+    fn fresh() -> Fresh {
+        Fresh { trace_id: [0xaa; 16], parent_id: [0xbb; 8], uuid: uuid::Uuid::from_u128(1) }
+    }
+
+    fn forwarded(head: &str, body: &'static [u8], whole_answer: bool) -> String {
+        let limits = HeadLimits { bytes: 4096, fields: 50, target: 1024 };
+        let head = Head::scan(Bytes::copy_from_slice(head.as_bytes()), &limits).unwrap();
+        let request = Request { head, body: Bytes::from_static(body) };
+        let correlation = CorrelationId::adopt_or_mint(request.head.fields.all("x-correlation-id"), &fresh());
+        let fields = &request.head.fields;
+        let trace = TraceContext::adopt_or_start(fields.all("traceparent"), fields.all("tracestate"), &fresh());
+        String::from_utf8(super::head(&request, &correlation, &trace, whole_answer).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn order_and_spelling_are_kept_and_what_belongs_to_the_connection_is_not() {
+        let head = "POST /a?b HTTP/1.1\r\nhOsT: pam\r\nKeep-Alive: 1\r\nX-B: 2\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\
+                    TE: trailers\r\nX_Correlation_ID: evil\r\nX-HTTP-Method-Override: PUT\r\nX-A: 1\r\nContent-Length: 2\r\n\
+                    X-Correlation-ID: c-1\r\nAccept-Encoding: gzip\r\n\r\n";
+        let trace = format!("traceparent: 00-{}-{}-02\r\n", "aa".repeat(16), "bb".repeat(8));
+        let expected = |encoding: &str| {
+            format!(
+                "POST /a?b HTTP/1.1\r\nhOsT: pam\r\nX-B: 2\r\nX-A: 1\r\n{encoding}Content-Length: 2\r\nX-Correlation-ID: c-1\r\n{trace}\r\n"
+            )
+        };
+        assert_eq!(forwarded(head, b"{}", false), expected("Accept-Encoding: gzip\r\n"));
+        assert_eq!(forwarded(head, b"{}", true), expected(""));
+    }
+
+    #[test]
+    fn a_request_without_a_body_says_so_only_where_one_is_usual() {
+        assert!(!forwarded("GET /a HTTP/1.1\r\nHost: a\r\n\r\n", b"", false).contains("Content-Length"));
+        assert!(forwarded("PUT /a HTTP/1.1\r\nHost: a\r\n\r\n", b"", false).contains("Content-Length: 0\r\n"));
+        assert!(
+            forwarded("GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", b"x", false)
+                .contains("Content-Length: 1\r\n")
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! A connection that speaks HTTP/1: its requests, one after the other.
+//!
+//! While a request is with the PAM nothing is read from the caller. A half-close, a reset or a stray byte can therefore
+//! neither abort nor repeat what the PAM is executing; they are noticed when the reply is written, or as the next head.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
+use crate::config::Limits;
+use crate::request::{Head, HeadFault, Reply, ReplyBody};
+
+/// Serves a connection until one of the sides ends it. `read` is what has been read of it already.
+pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, read: BytesMut, mut shutdown: ShutdownWatch) {
+    let limits = *serve.limits();
+    let mut wire = Wire { stream, read };
+    let mut patience = limits.head_timeout;
+    loop {
+        let head = match wire.head(patience, &limits, &mut shutdown).await {
+            Ok(Some(head)) => head,
+            Ok(None) | Err(_) => return,
+        };
+        let mut exchange = Exchange { wire: &mut wire, unread: 0, expects_continue: false };
+        let mut go_on = false;
+        let mut bodiless_version = false;
+        if let Ok(head) = &head {
+            go_on = head.framing.keep_alive;
+            exchange.unread = head.framing.length.unwrap_or(0);
+            exchange.expects_continue = head.framing.expects_continue;
+            bodiless_version = !head.framing.chunks;
+        }
+        let (reply, record) = serve.serve(head, &mut exchange).await;
+        go_on = exchange.drain().await && go_on && !*shutdown.borrow();
+        let written =
+            timeout(limits.write_timeout, wire.reply(reply, go_on, bodiless_version, limits.write_timeout)).await;
+        let sent = if matches!(written, Ok(Ok(()))) { Sent::Whole } else { Sent::Cut };
+        serve.sent(record, sent);
+        if sent == Sent::Cut {
+            return;
+        }
+        if !go_on {
+            wire.linger().await;
+            return;
+        }
+        patience = limits.idle_timeout;
+    }
+}
+
+/// A connection and what has been read from it but not yet used.
+struct Wire {
+    stream: Stream,
+    read: BytesMut,
+}
+
+/// One request's use of a connection.
+struct Exchange<'w> {
+    wire: &'w mut Wire,
+    /// Bytes of the body that are still to come.
+    unread: u64,
+    expects_continue: bool,
+}
+
+impl Wire {
+    /// The next head; `None` when the caller ends the connection, stays silent for too long, or we are stopping.
+    async fn head(
+        &mut self,
+        silence: Duration,
+        limits: &Limits,
+        shutdown: &mut ShutdownWatch,
+    ) -> io::Result<Option<Result<Head, HeadFault>>> {
+        if self.read.is_empty() {
+            let more = tokio::select! {
+                biased;
+                more = timeout(silence, self.more()) => more,
+                _ = shutdown.wait_for(|stop| *stop) => return Ok(None),
+            };
+            if !matches!(more, Ok(Ok(true))) {
+                return Ok(None);
+            }
+        }
+        let deadline = Instant::now() + limits.head_timeout;
+        let mut searched = 0;
+        loop {
+            // One empty line in front of a request is what some old callers send behind a body (RFC 9112 §2.2).
+            if searched == 0 && self.read.starts_with(b"\r\n") {
+                self.read.advance(2);
+            }
+            if let Some(end) = head_end(&self.read, searched) {
+                let raw = self.read.split_to(end).freeze();
+                return Ok(Some(Head::scan(raw, &limits.head)));
+            }
+            if self.read.len() > limits.head.bytes {
+                return Ok(Some(Err(HeadFault::TooLarge)));
+            }
+            searched = self.read.len().saturating_sub(3);
+            match timeout_at(deadline, self.more()).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Ok(None),
+                Ok(Err(fault)) => return Err(fault),
+                Err(_) => return Ok(Some(Err(HeadFault::Slow))),
+            }
+        }
+    }
+
+    /// Reads once; false at the end of the connection.
+    async fn more(&mut self) -> io::Result<bool> {
+        self.read.reserve(ROOM);
+        Ok(self.stream.read_buf(&mut self.read).await? > 0)
+    }
+
+    /// Writes a reply, in one write when its body is held.
+    async fn reply(&mut self, reply: Reply, go_on: bool, old: bool, each: Duration) -> io::Result<()> {
+        let mut out = BytesMut::with_capacity(512);
+        out.put_slice(b"HTTP/1.1 ");
+        out.put_slice(itoa(u64::from(reply.status)).as_bytes());
+        out.put_slice(b" ");
+        out.put_slice(reason(reply.status).as_bytes());
+        out.put_slice(b"\r\n");
+        for (name, value) in &reply.fields {
+            put_field(&mut out, name, value);
+        }
+        if !go_on {
+            put_field(&mut out, b"Connection", b"close");
+        }
+        match reply.body {
+            ReplyBody::Whole(body) => {
+                put_field(&mut out, b"Content-Length", itoa(body.len() as u64).as_bytes());
+                out.put_slice(b"\r\n");
+                out.put_slice(&body);
+                self.stream.write_all(&out).await?;
+            }
+            ReplyBody::None => {
+                out.put_slice(b"\r\n");
+                self.stream.write_all(&out).await?;
+            }
+            ReplyBody::Stream(mut body) => {
+                let chunked = body.length().is_none() && !old;
+                match body.length() {
+                    Some(length) => put_field(&mut out, b"Content-Length", itoa(length).as_bytes()),
+                    None if chunked => put_field(&mut out, b"Transfer-Encoding", b"chunked"),
+                    None => {}
+                }
+                out.put_slice(b"\r\n");
+                self.stream.write_all(&out).await?;
+                while let Some(piece) = body.next().await.map_err(|_| io::ErrorKind::ConnectionAborted)? {
+                    let write = async {
+                        if chunked {
+                            self.stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+                        }
+                        self.stream.write_all(&piece).await?;
+                        if chunked {
+                            self.stream.write_all(b"\r\n").await?;
+                        }
+                        Ok::<_, io::Error>(())
+                    };
+                    timeout(each, write).await??;
+                }
+                if chunked {
+                    self.stream.write_all(b"0\r\n\r\n").await?;
+                }
+            }
+        }
+        self.stream.flush().await
+    }
+
+    /// Ends the connection so that the reply arrives: closing with unread bytes would make the kernel send a reset, which
+    /// can overtake the reply on its way (RFC 9112 §9.6).
+    async fn linger(&mut self) {
+        let linger = async {
+            self.stream.shutdown().await?;
+            let mut drained = 0;
+            while drained < DRAINED && self.more().await? {
+                drained += self.read.len() as u64;
+                self.read.clear();
+            }
+            Ok::<_, io::Error>(())
+        };
+        let _ = timeout(DRAINED_WITHIN, linger).await;
+    }
+}
+
+impl Exchange<'_> {
+    /// Takes what is left of the body off the wire. True when the next byte is the next request's.
+    async fn drain(&mut self) -> bool {
+        if self.unread == 0 {
+            return true;
+        }
+        // Who waits for an invitation that never came may or may not send the body: what follows cannot be told apart.
+        if self.expects_continue || self.unread > DRAINED {
+            return false;
+        }
+        self.read(DRAINED, DRAINED_WITHIN).await.is_ok()
+    }
+
+    async fn whole(&mut self) -> Result<Bytes, BodyFault> {
+        let length = usize::try_from(self.unread).map_err(|_| BodyFault::TooLarge)?;
+        if self.expects_continue && self.wire.read.is_empty() {
+            let invitation = self.wire.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            invitation.await.map_err(|_| BodyFault::Cut)?;
+            self.wire.stream.flush().await.map_err(|_| BodyFault::Cut)?;
+        }
+        self.expects_continue = false;
+        while self.wire.read.len() < length {
+            match self.wire.more().await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Err(BodyFault::Cut),
+            }
+        }
+        self.unread = 0;
+        Ok(self.wire.read.split_to(length).freeze())
+    }
+}
+
+impl Body for Exchange<'_> {
+    async fn read(&mut self, most: u64, time: Duration) -> Result<Bytes, BodyFault> {
+        if self.unread > most {
+            return Err(BodyFault::TooLarge);
+        }
+        timeout(time, self.whole()).await.unwrap_or(Err(BodyFault::Slow))
+    }
+}
+
+/// Where a head ends: behind its first empty line. A line that ends with a bare line feed counts here, so that such a
+/// head is found and refused at once instead of being waited for.
+fn head_end(read: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(feed) = read.get(at..)?.iter().position(|&byte| byte == b'\n') {
+        let next = at + feed + 1;
+        match read.get(next..)? {
+            [b'\n', ..] => return Some(next + 1),
+            [b'\r', b'\n', ..] => return Some(next + 2),
+            _ => at = next,
+        }
+    }
+    None
+}
+
+fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.put_slice(name);
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+fn itoa(number: u64) -> String {
+    number.to_string()
+}
+
+/// The reason phrases callers and people expect; any other status goes without one (RFC 9112 §4).
+fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
+}
+
+/// Room for one read. Most requests fit whole; the buffer grows when they do not.
+const ROOM: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_behind_its_first_empty_line_however_its_lines_end() {
+        assert_eq!(head_end(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest", 0), Some(27));
+        assert_eq!(head_end(b"GET / HTTP/1.1\nHost: a\n\nrest", 0), Some(24));
+        assert_eq!(head_end(b"GET / HTTP/1.1\r\nHost: a\n\r\nrest", 0), Some(26));
+        assert_eq!(head_end(b"GET / HTTP/1.1\r\nHost: a\r\n\r", 0), None);
+        assert_eq!(head_end(b"", 0), None);
+    }
+}

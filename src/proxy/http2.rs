@@ -1,0 +1,209 @@
+//! A connection that speaks HTTP/2: its requests, side by side. The frames are pingora's and the h2 crate's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
+use pingora::protocols::{Digest, Stream};
+use pingora::server::ShutdownWatch;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
+use crate::fields::Fields;
+use crate::request::{Head, HeadFault, HeadLimits, Reply, ReplyBody};
+
+/// Serves a connection, from its preface on, until one of the sides ends it.
+pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: ShutdownWatch) {
+    let limits = *serve.limits();
+    let digest = Arc::new(Digest {
+        ssl_digest: stream.get_ssl_digest(),
+        timing_digest: stream.get_timing_digest(),
+        proxy_digest: stream.get_proxy_digest(),
+        socket_digest: stream.get_socket_digest(),
+    });
+    let mut options = default_h2_options();
+    options.max_concurrent_streams(STREAMS).max_header_list_size(HEADER_LIST).max_send_buffer_size(SEND_BUFFER);
+    let Ok(Ok(mut connection)) = timeout(limits.head_timeout, handshake(stream, Some(options))).await else { return };
+    let open = watch::Sender::new(0_usize);
+    let mut rejected = 0;
+    let mut stopping = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = shutdown.changed(), if !stopping => {
+                connection.graceful_shutdown();
+                stopping = true;
+                continue;
+            }
+            accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
+            () = idle(&open, limits.idle_timeout) => return,
+        };
+        match accepted {
+            Ok(Some(H2Accept::Session(session))) => {
+                let serve = Arc::clone(serve);
+                let stream = OpenStream::count(&open);
+                tokio::spawn(async move {
+                    let _stream = stream;
+                    request(&serve, session).await;
+                });
+            }
+            Ok(Some(H2Accept::Rejected)) => {
+                rejected += 1;
+                if rejected >= MOST_REJECTED {
+                    return;
+                }
+            }
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+/// One request and its reply.
+async fn request<S: Serve>(serve: &Arc<S>, mut session: HttpSession) {
+    let limits = *serve.limits();
+    session.set_write_timeout(Some(limits.write_timeout));
+    let head = head(&session, &limits.head);
+    let declared = head.as_ref().ok().and_then(|head| head.framing.length);
+    let mut body = Inbound { session, declared, done: false };
+    let (reply, record) = serve.serve(head, &mut body).await;
+    if !body.done {
+        // Some callers throw a reply away when the stream is reset behind it, as it must be while their body is unread.
+        let _ = body.read(DRAINED, DRAINED_WITHIN).await;
+    }
+    let sent = match send(&mut body.session, reply).await {
+        Ok(()) => Sent::Whole,
+        Err(_) => Sent::Cut,
+    };
+    serve.sent(record, sent);
+}
+
+/// The request's head in the shape that HTTP/1 heads have.
+fn head(session: &HttpSession, limits: &HeadLimits) -> Result<Head, HeadFault> {
+    let request = session.req_header();
+    let host = match request.headers.contains_key(http::header::HOST) {
+        true => None,
+        false => request.uri.authority().map(|authority| (&b"host"[..], authority.as_str().as_bytes())),
+    };
+    let fields = request.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let fields = Fields::from_pairs(host.into_iter().chain(fields), limits.fields).map_err(HeadFault::from_field)?;
+    Head::of_http2(request.method.as_str().as_bytes(), Bytes::copy_from_slice(request.raw_path()), fields, limits)
+}
+
+async fn send(session: &mut HttpSession, reply: Reply) -> pingora::Result<()> {
+    let mut header = ResponseHeader::build(reply.status, Some(reply.fields.len() + 1))?;
+    for (name, value) in &reply.fields {
+        // Names and values were read strictly; what HTTP/2 cannot carry all the same is left out.
+        if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name), http::HeaderValue::from_bytes(value)) {
+            header.append_header(name, value)?;
+        }
+    }
+    match reply.body {
+        ReplyBody::None => session.write_response_header(Box::new(header), true),
+        ReplyBody::Whole(body) => {
+            header.insert_header("content-length", body.len().to_string())?;
+            let empty = body.is_empty();
+            session.write_response_header(Box::new(header), empty)?;
+            if empty { Ok(()) } else { session.write_body(body, true).await }
+        }
+        ReplyBody::Stream(mut body) => {
+            if let Some(length) = body.length() {
+                header.insert_header("content-length", length.to_string())?;
+            }
+            session.write_response_header(Box::new(header), false)?;
+            let cut = |_| pingora::Error::new_str("the PAM cut its answer");
+            while let Some(piece) = body.next().await.map_err(cut)? {
+                session.write_body(piece, false).await?;
+            }
+            session.finish()
+        }
+    }
+}
+
+/// A request body as it arrives.
+struct Inbound {
+    session: HttpSession,
+    declared: Option<u64>,
+    done: bool,
+}
+
+impl Inbound {
+    async fn whole(&mut self, most: u64) -> Result<Bytes, BodyFault> {
+        let mut first: Option<Bytes> = None;
+        let mut rest = BytesMut::new();
+        let mut length = 0;
+        loop {
+            let piece = match self.session.read_body_bytes().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(_) => return Err(BodyFault::Cut),
+            };
+            length += piece.len() as u64;
+            if length > most {
+                return Err(BodyFault::TooLarge);
+            }
+            match &first {
+                None => first = Some(piece),
+                Some(start) => {
+                    if rest.is_empty() {
+                        rest.extend_from_slice(start);
+                    }
+                    rest.extend_from_slice(&piece);
+                }
+            }
+        }
+        self.done = true;
+        // The h2 crate compares lengths as well; a body that is forwarded must not depend on it.
+        if self.declared.is_some_and(|declared| declared != length) {
+            return Err(BodyFault::Cut);
+        }
+        Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+    }
+}
+
+impl Body for Inbound {
+    async fn read(&mut self, most: u64, time: Duration) -> Result<Bytes, BodyFault> {
+        if self.declared.is_some_and(|declared| declared > most) {
+            return Err(BodyFault::TooLarge);
+        }
+        timeout(time, self.whole(most)).await.unwrap_or(Err(BodyFault::Slow))
+    }
+}
+
+/// Returns when no request has been open for `time`.
+async fn idle(open: &watch::Sender<usize>, time: Duration) {
+    let mut changes = open.subscribe();
+    if changes.wait_for(|open| *open == 0).await.is_ok() {
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// Counts a request as open while it lives.
+struct OpenStream(watch::Sender<usize>);
+
+impl OpenStream {
+    fn count(open: &watch::Sender<usize>) -> OpenStream {
+        open.send_modify(|open| *open += 1);
+        OpenStream(open.clone())
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+/// Requests side by side on one connection; each may hold a body.
+const STREAMS: u32 = 100;
+
+/// Bytes of a decoded header list, 32 for each field included (RFC 9113 §6.5.2).
+const HEADER_LIST: u32 = 64 << 10;
+
+/// Bytes of replies that wait on one stream for a caller to take them.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// Malformed requests after which a connection is ended.
+const MOST_REJECTED: usize = 32;

@@ -1,0 +1,139 @@
+//! Sockets: bound before anything is promised, accepted by pingora, drained before they are let go.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use pingora::apps::ServerApp;
+use pingora::listeners::ListenerConfig;
+use pingora::protocols::Stream;
+use pingora::protocols::l4::stream::{L4BufferSettings, Stream as Tcp};
+use pingora::server::{Fds, ListenFds, ShutdownWatch};
+use pingora::services::Service as _;
+use pingora::services::listening::Service;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{Serve, http1, http2};
+
+/// A listening socket and the connections that came through it.
+pub struct Server {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    open: watch::Sender<usize>,
+    accepting: JoinHandle<()>,
+}
+
+/// Binds an address. A failure is known here, before a runtime exists: pingora would go on trying for half a minute and
+/// then live on without a listener.
+pub fn bind(address: &str) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+impl Server {
+    /// Starts to accept. Needs a running tokio runtime.
+    pub fn start<S: Serve>(listener: TcpListener, serve: Arc<S>) -> io::Result<Server> {
+        let address = listener.local_addr()?;
+        let (stop, stopping) = watch::channel(false);
+        let open = watch::Sender::new(0);
+        // pingora finds a socket that is bound already under its name, as if an older process had handed it over.
+        let name = address.to_string();
+        let mut sockets = Fds::new();
+        sockets.add(name.clone(), listener.into_raw_fd());
+        let sockets: ListenFds = Arc::new(sockets.into());
+        let mut service = Service::new(name.clone(), Front { serve, open: open.clone() });
+        // Heads and bodies have their own buffers here; a second pair would cost 64 KiB a connection.
+        service.add_listener(ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::unbuffered()));
+        let accepting = tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await });
+        Ok(Server { address, stop, open, accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, lets requests in flight finish, and returns when no connection is left or `time` is over. True
+    /// when all finished.
+    pub async fn drain(self, time: Duration) -> bool {
+        self.stop.send_replace(true);
+        let mut open = self.open.subscribe();
+        let finished = timeout(time, async {
+            let _ = self.accepting.await;
+            let _ = open.wait_for(|open| *open == 0).await;
+        });
+        finished.await.is_ok()
+    }
+}
+
+/// What stands at the door: finds out which protocol a connection speaks.
+struct Front<S> {
+    serve: Arc<S>,
+    open: watch::Sender<usize>,
+}
+
+#[async_trait]
+impl<S: Serve> ServerApp for Front<S> {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        self.open.send_modify(|open| *open += 1);
+        let _open = Open(&self.open);
+        self.serve.connected(1);
+        let time = self.serve.limits().head_timeout;
+        match timeout(time, protocol(&mut stream)).await {
+            Ok(Some(Protocol::Http1(read))) => http1::serve(&self.serve, stream, read, shutdown.clone()).await,
+            Ok(Some(Protocol::Http2(read))) => {
+                let tcp = stream.into_any().downcast::<Tcp>().ok();
+                if let Some(mut tcp) = tcp {
+                    tcp.rewind(&read);
+                    http2::serve(&self.serve, tcp, shutdown.clone()).await;
+                }
+            }
+            Ok(None) | Err(_) => {}
+        }
+        self.serve.connected(-1);
+        None
+    }
+}
+
+struct Open<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+enum Protocol {
+    Http1(BytesMut),
+    Http2(BytesMut),
+}
+
+/// Reads as much as tells the protocols apart, which for HTTP/1 is the first byte that differs from the preface of
+/// HTTP/2 (RFC 9113 §3.4). `None` when the caller leaves.
+async fn protocol(stream: &mut Stream) -> Option<Protocol> {
+    let mut read = BytesMut::with_capacity(FIRST_ROOM);
+    loop {
+        if stream.read_buf(&mut read).await.ok()? == 0 {
+            return None;
+        }
+        if read.starts_with(PREFACE) {
+            return Some(Protocol::Http2(read));
+        }
+        if !PREFACE.starts_with(&read) {
+            return Some(Protocol::Http1(read));
+        }
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Most requests fit whole into the first read.
+const FIRST_ROOM: usize = 4 << 10;

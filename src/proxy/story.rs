@@ -1,0 +1,310 @@
+//! The story of one request, from its head to the reply.
+//!
+//! ```text
+//! route?  ──  body  ──  gate  ──  the PAM  ──  did the answer end the token?  ──  reply
+//! ```
+//!
+//! Each step leaves with a [`Denial`]; only a [`Permit`] leads to the PAM. The answer is in hand, and the token dead,
+//! before the first byte of it goes to the caller.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+use super::memory::Memory;
+use super::{Body, BodyFault, Sent, Serve, forward};
+use crate::config::{Limits, Settings};
+use crate::credential::password::Passwords;
+use crate::credential::replay::Replays;
+use crate::denial::Denial;
+use crate::dialect::answer::Effect;
+use crate::event::{Decision, Event};
+use crate::fields::Fields;
+use crate::gate::{Gate, Permit, Trail};
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
+use crate::revocation::Revocations;
+use crate::trace::{CorrelationId, Fresh, TraceContext};
+use crate::upstream::{Answer, AnswerBody, Manner, Upstream};
+
+/// A running Portcullis.
+pub struct Portcullis {
+    gate: Gate,
+    upstream: Upstream,
+    memory: Memory,
+    limits: Limits,
+    metrics: Metrics,
+    log: Log,
+}
+
+/// What is kept of a request until its reply has been sent.
+pub struct Record {
+    event: Event,
+    start: Instant,
+}
+
+/// What happened to a request on its way, beside the reply.
+#[derive(Default)]
+struct Course<'g> {
+    trail: Trail<'g>,
+    forwarded: bool,
+    settled: bool,
+    retired: bool,
+    own: Duration,
+    upstream: Option<Duration>,
+}
+
+impl Portcullis {
+    /// Puts the parts together.
+    pub fn new(settings: Settings, log: Log) -> Result<Portcullis, prometheus::Error> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let callers = settings.callers.iter().count();
+        Ok(Portcullis {
+            metrics: Metrics::new(&settings.dialect)?,
+            gate: Gate {
+                dialect: settings.dialect,
+                callers: settings.callers,
+                digest_key: settings.digest_key,
+                largest_body: settings.limits.body,
+            },
+            upstream: Upstream::new(settings.upstream, settings.upstream_limits),
+            memory: Memory {
+                passwords: Passwords::new(threads),
+                replays: Replays::new(settings.replay_capacity, callers),
+                revocations: Revocations::new(settings.revocation_capacity, settings.revocation_keep),
+            },
+            limits: settings.limits,
+            log,
+        })
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The exposition text for Prometheus.
+    pub fn exposition(&self) -> Vec<u8> {
+        self.metrics.text(self.memory.revocations.live(), self.memory.replays.count(), self.log.dropped())
+    }
+
+    /// What `/status` shows: nothing secret, nothing that grows.
+    pub fn status(&self) -> serde_json::Value {
+        let (live, capacity) = self.memory.revocations.live();
+        let callers: Vec<&str> = self.gate.callers.iter().map(|caller| &*caller.name).collect();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "dialect": &*self.gate.dialect.name,
+            "callers": callers,
+            "revocations": { "live": live, "capacity": capacity },
+            "replays": { "remembered": self.memory.replays.count() },
+        })
+    }
+
+    /// The steps, in order.
+    async fn pass<'g>(
+        &'g self,
+        head: Head,
+        body: &mut impl Body,
+        stamps: &mut Stamps,
+        course: &mut Course<'g>,
+    ) -> Result<Reply, Denial> {
+        let entry = self.gate.enter(&head)?;
+        let body = body.read(self.limits.body, self.limits.body_timeout).await.map_err(Denial::from)?;
+        let request = Request { head, body };
+
+        let arrived = Instant::now();
+        let admitted = self.gate.admit(entry, &request, SystemTime::now(), &mut course.trail, &self.memory).await;
+        if let Some(text) = &course.trail.correlation {
+            stamps.adopt(&request.head.fields, text);
+        }
+        course.own = arrived.elapsed();
+        let permit = admitted?;
+
+        course.forwarded = true;
+        course.settled = permit.settled;
+        let asked = Instant::now();
+        let answer = self.ask_pam(&request, stamps, &permit).await;
+        course.upstream = Some(asked.elapsed());
+
+        let answered = Instant::now();
+        let reply = self.conclude(&request, answer?, permit, stamps, course);
+        course.own += answered.elapsed();
+        reply
+    }
+
+    /// The exchange with the PAM. Taking the permit by reference is the point: there is no other way to the upstream.
+    async fn ask_pam(&self, request: &Request, stamps: &Stamps, permit: &Permit<'_>) -> Result<Answer, Denial> {
+        let must_hold = permit.ends.is_some();
+        let head = forward::head(request, &stamps.correlation, &stamps.trace, must_hold);
+        let manner = Manner { head_request: request.head.method == Method::Head, must_hold };
+        let exchanged = self.upstream.exchange(head, request.body.clone(), manner).await;
+        exchanged.map_err(|failure| Denial::Upstream(failure.kind))
+    }
+
+    /// From the answer to the reply: first the token dies, then the reply exists.
+    fn conclude(
+        &self,
+        request: &Request,
+        answer: Answer,
+        permit: Permit<'_>,
+        stamps: &Stamps,
+        course: &mut Course<'_>,
+    ) -> Result<Reply, Denial> {
+        // 5xx is no definitive answer: the caller will send the same message again and must get through.
+        if answer.status < 500
+            && let Some(ticket) = permit.ticket
+        {
+            ticket.settle();
+        }
+        if let (Some((token, room)), Some(ending)) = (permit.ends, &permit.route.retires) {
+            let AnswerBody::Whole(body) = &answer.body else { return Err(Denial::Internal) };
+            match ending.judge(answer.status, &answer.fields, body) {
+                Effect::Ends => {
+                    self.memory.revocations.revoke(room, token);
+                    course.retired = true;
+                }
+                Effect::Stays => {}
+                // It may have ended the token, and the caller would believe so. Without certainty it does not go out.
+                Effect::Unreadable => return Err(Denial::AnswerUnreadable),
+            }
+        }
+        let bodiless = request.head.method == Method::Head || matches!(answer.status, 204 | 304);
+        let body = match answer.body {
+            _ if bodiless => ReplyBody::None,
+            AnswerBody::Whole(body) => ReplyBody::Whole(body),
+            AnswerBody::Stream(stream) => ReplyBody::Stream(stream),
+        };
+        let fields = forward::answer_fields(&answer.fields, &stamps.correlation, bodiless && answer.status != 204);
+        Ok(Reply { status: answer.status, fields, body })
+    }
+
+    /// What the caller is told of a denial, in its family's words.
+    fn refuse(&self, denial: Denial, stamps: &Stamps, head_request: bool) -> Reply {
+        let request_id = stamps.correlation.uuid(&stamps.fresh);
+        let (status, body) = self.gate.dialect.replies.render(denial.disclosure(), request_id, &stamps.correlation);
+        let fields = vec![
+            (Bytes::from_static(b"Content-Type"), self.gate.dialect.replies.content_type.clone()),
+            forward::correlation_field(&stamps.correlation),
+        ];
+        Reply { status, fields, body: if head_request { ReplyBody::None } else { ReplyBody::Whole(body) } }
+    }
+
+    fn record(
+        &self,
+        course: Course<'_>,
+        stamps: &Stamps,
+        method: &'static str,
+        status: u16,
+        denial: Option<Denial>,
+        start: Instant,
+    ) -> Record {
+        let caller = course.trail.caller.and_then(|caller| self.gate.callers.at(caller));
+        let key = caller.zip(course.trail.key).and_then(|(caller, key)| caller.keys.get(key));
+        let decision = match (course.forwarded, course.settled) {
+            (false, _) => Decision::Refused,
+            (true, true) => Decision::Settled,
+            (true, false) => Decision::Admitted,
+        };
+        let event = Event {
+            timestamp: humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
+            dialect: self.gate.dialect.name.clone(),
+            caller: caller.map_or_else(|| "none".into(), |caller| caller.name.clone()),
+            key_id: key.map(|key| key.id.clone()),
+            route: course.trail.route.map_or_else(|| "none".into(), |route| route.name.clone()),
+            method,
+            status,
+            denial,
+            decision,
+            correlation_id: stamps.correlation.as_str().to_owned(),
+            trace_id: String::from_utf8_lossy(&stamps.trace.trace_id()).into_owned(),
+            token: course.trail.token,
+            retired: course.retired,
+            total: Duration::ZERO,
+            own: course.own,
+            upstream: course.upstream,
+            delivered: true,
+        };
+        Record { event, start }
+    }
+}
+
+impl Serve for Portcullis {
+    type Record = Record;
+
+    async fn serve(self: &Arc<Self>, head: Result<Head, HeadFault>, body: &mut impl Body) -> (Reply, Record) {
+        self.metrics.in_flight.inc();
+        let start = Instant::now();
+        let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields));
+        let mut course = Course::default();
+        let method = head.as_ref().map_or("none", |head| head.method.as_str());
+        let passed = match head {
+            Ok(head) => self.pass(head, body, &mut stamps, &mut course).await,
+            Err(fault) => Err(Denial::Head(fault)),
+        };
+        let (reply, denial) = match passed {
+            Ok(reply) => (reply, None),
+            Err(denial) => (self.refuse(denial, &stamps, method == "HEAD"), Some(denial)),
+        };
+        let record = self.record(course, &stamps, method, reply.status, denial, start);
+        (reply, record)
+    }
+
+    fn sent(&self, mut record: Record, sent: Sent) {
+        record.event.total = record.start.elapsed();
+        record.event.delivered = sent == Sent::Whole;
+        self.metrics.count(&record.event);
+        self.log.line(&record.event);
+        self.metrics.in_flight.dec();
+    }
+
+    fn connected(&self, change: i64) {
+        self.metrics.connections.add(change);
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+/// The identifiers of one request.
+struct Stamps {
+    fresh: Fresh,
+    correlation: CorrelationId,
+    trace: TraceContext,
+}
+
+impl Stamps {
+    fn new(fields: &Fields) -> Stamps {
+        // From the thread's CSPRNG: ids that could be guessed could be forged into other people's traces.
+        let (trace_id, parent_id, random): ([u8; 16], [u8; 8], [u8; 10]) = rand::random();
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since.as_millis()).unwrap_or_default();
+        let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+        let fresh = Fresh { trace_id, parent_id, uuid };
+        Stamps {
+            correlation: CorrelationId::adopt_or_mint(fields.all("x-correlation-id"), &fresh),
+            trace: TraceContext::adopt_or_start(fields.all("traceparent"), fields.all("tracestate"), &fresh),
+            fresh,
+        }
+    }
+
+    /// Takes an id out of the body, unless the caller sent a header of its own.
+    fn adopt(&mut self, fields: &Fields, text: &str) {
+        if fields.all("x-correlation-id").next().is_none() {
+            self.correlation = CorrelationId::adopt_or_mint(std::iter::once(text.as_bytes()), &self.fresh);
+        }
+    }
+}
+
+impl From<BodyFault> for Denial {
+    fn from(fault: BodyFault) -> Denial {
+        match fault {
+            BodyFault::TooLarge => Denial::BodyTooLarge,
+            BodyFault::Cut => Denial::BodyCut,
+            BodyFault::Slow => Denial::BodySlow,
+        }
+    }
+}
