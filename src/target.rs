@@ -3,6 +3,8 @@
 //! A path that a second reader could normalise into another one is refused, never normalised: the PAM would be that
 //! second reader, and the route would have been chosen for a path it does not see.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 /// A target in origin form whose path means the same to every reader.
@@ -10,6 +12,13 @@ use bytes::Bytes;
 pub struct Target {
     raw: Bytes,
     path_end: usize,
+}
+
+/// Shows nothing of it: a query may carry a token.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Target(…)")
+    }
 }
 
 /// What keeps a target from being plain.
@@ -43,7 +52,9 @@ impl Target {
         }
         let (path, query) = raw.split_at(path_end);
         check_path(path)?;
-        decode(query).ok_or(TargetFault::Percent)?;
+        if !percent_encoding_is_whole(query) {
+            return Err(TargetFault::Percent);
+        }
         Ok(Target { raw, path_end })
     }
 
@@ -102,6 +113,15 @@ fn check_path(path: &[u8]) -> Result<(), TargetFault> {
         }
     }
     Ok(())
+}
+
+/// Every `%` is followed by two hexadecimal digits.
+fn percent_encoding_is_whole(text: &[u8]) -> bool {
+    let encodings = text.iter().enumerate().filter(|&(_, &byte)| byte == b'%');
+    encodings.into_iter().all(|(at, _)| {
+        let digits = text.get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// Percent-decoding (RFC 3986 §2.1); `None` when a `%` is not followed by two hexadecimal digits.

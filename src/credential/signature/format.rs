@@ -137,19 +137,24 @@ fn split<'a>(value: &'a [u8], separator: &[u8]) -> impl Iterator<Item = &'a [u8]
 mod tests {
     use super::*;
 
-    fn unpack<'a>(format: &str, separator: Option<&str>, value: &'a str) -> Option<(Vec<&'a [u8]>, Option<&'a [u8]>)> {
+    fn unpack(format: &str, separator: Option<&str>, value: &str) -> Option<(Vec<String>, Option<String>)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let unpacked = Format::parse(format, separator).unwrap().unpack(value.as_bytes())?;
-        Some((unpacked.signatures, unpacked.timestamp))
+        Some((unpacked.signatures.into_iter().map(text).collect(), unpacked.timestamp.map(text)))
+    }
+
+    fn some(signatures: &[&str], timestamp: Option<&str>) -> Option<(Vec<String>, Option<String>)> {
+        Some((signatures.iter().map(|&one| one.to_owned()).collect(), timestamp.map(str::to_owned)))
     }
 
     #[test]
     fn a_field_is_taken_apart_by_its_format() {
-        assert_eq!(unpack("{signature}", None, "ab"), Some((vec![b"ab"], None)));
-        assert_eq!(unpack("sha256={signature}", None, "sha256=ab"), Some((vec![b"ab"], None)));
+        assert_eq!(unpack("{signature}", None, "ab"), some(&["ab"], None));
+        assert_eq!(unpack("sha256={signature}", None, "sha256=ab"), some(&["ab"], None));
         assert_eq!(unpack("sha256={signature}", None, "sha1=ab"), None);
-        assert_eq!(unpack("v1,{signature}", Some(" "), "v1,a v2,b v1,c"), Some((vec![b"a", b"c"], None)));
+        assert_eq!(unpack("v1,{signature}", Some(" "), "v1,a v2,b v1,c"), some(&["a", "c"], None));
         let packed = "t={timestamp},v1={signature}";
-        assert_eq!(unpack(packed, Some(","), "t=1,v1=a,v0=b, v1=c"), Some((vec![b"a", b"c"], Some(b"1"))));
+        assert_eq!(unpack(packed, Some(","), "t=1,v1=a,v0=b, v1=c"), some(&["a", "c"], Some("1")));
         assert_eq!(unpack(packed, Some(","), "t=1,t=1,v1=a"), None);
         assert_eq!(unpack(packed, Some(","), "v1=a"), None);
         assert_eq!(unpack(packed, Some(","), "t=1"), None);
