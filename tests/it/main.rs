@@ -1,6 +1,25 @@
-#![allow(dead_code)]
 //! One test binary, its modules in the order of a request's way.
+#![allow(dead_code)]
 
 mod world;
 
-mod smoke;
+mod cli;
+mod config;
+mod tidy;
+
+mod trace;
+mod wire;
+
+mod betstack;
+mod credential;
+mod valkyrie;
+mod vectors;
+mod wallet;
+
+mod revocation;
+mod upstream;
+
+mod leaks;
+mod sight;
+
+mod demo;
