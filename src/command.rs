@@ -2,6 +2,7 @@
 
 mod check;
 mod run;
+mod sign;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     match arguments.command {
         Command::Run(config) => run::run(&config.into()),
         Command::Check(config) => check::check(&config.into()),
+        Command::Sign(arguments) => sign::sign(*arguments),
     }
 }
 
@@ -53,10 +55,12 @@ enum Command {
     #[command(after_help = "Example:
   portcullis check --config config/wallet.toml")]
     Check(ConfigFlags),
+    /// Print the header fields that a caller of the config sends, and a curl line that sends them.
+    Sign(Box<sign::Sign>),
 }
 
 /// Where the config is, and what to change in it.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct ConfigFlags {
     /// The config file.
     #[arg(long, value_name = "FILE")]

@@ -14,7 +14,7 @@ use self::paper::{Complaints, Spanned, Table};
 use crate::credential::Callers;
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
 use crate::request::HeadLimits;
-use crate::secret::DigestKey;
+use crate::secret::{DigestKey, Secret};
 use crate::upstream::UpstreamLimits;
 
 /// Everything a running Portcullis needs to know, checked.
@@ -24,6 +24,9 @@ pub struct Settings {
     pub dialect: Dialect,
     /// Who may call.
     pub callers: Callers,
+    /// What each caller would send as Authorization, where its newest secret is known in plain; for `sign` and `demo`,
+    /// and wiped before serving starts.
+    pub authorizations: Vec<Option<Secret>>,
     /// The key that secrets and tokens are remembered under.
     pub digest_key: DigestKey,
     /// Where callers connect.
@@ -173,9 +176,11 @@ fn settings(
     drain.finish(complaints);
 
     let callers = caller::callers(table, dialect.as_ref(), folder, environment, &digest_key, complaints);
+    let (callers, authorizations) = callers.into_iter().unzip();
     Some(Settings {
         dialect: dialect?,
         callers: Callers::new(callers, digest_key.clone()),
+        authorizations,
         digest_key,
         listen: listen?,
         upstream: upstream?,

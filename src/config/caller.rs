@@ -4,6 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
 use super::paper::{Complaints, Place, Table};
 use super::reference::{secret, secrets};
 use crate::credential::authorization::AuthScheme;
@@ -11,9 +15,9 @@ use crate::credential::password::StoredHash;
 use crate::credential::signature::SigningKey;
 use crate::credential::{BasicSecrets, Caller, credential_digest};
 use crate::dialect::Dialect;
-use crate::secret::DigestKey;
+use crate::secret::{DigestKey, Secret};
 
-/// Reads every `[[caller]]`.
+/// Reads every `[[caller]]`, each with the Authorization value it would send, where that is known.
 pub fn callers(
     table: &mut Table,
     dialect: Option<&Dialect>,
@@ -21,7 +25,7 @@ pub fn callers(
     environment: &dyn Fn(&str) -> Option<String>,
     digest_key: &DigestKey,
     complaints: &mut Complaints,
-) -> Vec<Caller> {
+) -> Vec<(Caller, Option<Secret>)> {
     table.require("caller", "a table [[caller]] with name = \"…\" and what it proves itself with", complaints);
     let mut taken = Taken::default();
     let mut callers = Vec::new();
@@ -45,13 +49,14 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn caller(&mut self, mut table: Table, taken: &mut Taken) -> Option<Caller> {
+    fn caller(&mut self, mut table: Table, taken: &mut Taken) -> Option<(Caller, Option<Secret>)> {
         let place = table.place().clone();
         table.require("name", "name = \"fantasy-goal\"", self.complaints);
         let name = table.string("name", self.complaints);
         let basic = table.table("basic", self.complaints).map(|table| self.basic(table));
         let bearer_place = place.clone();
         let bearer = secrets(&mut table, "bearer", self.folder, self.environment, self.complaints);
+        let by_bearer = bearer.last().map(|key| Secret::new([b"Bearer ", key.expose()].concat()));
         let bearer: Vec<_> = bearer.iter().map(|key| credential_digest(key, self.digest_key)).collect();
         let signs = table.contains("signing");
         let keys = self.keys(&mut table);
@@ -63,9 +68,9 @@ impl Reading<'_> {
 
         let name = name?;
         taken.claim("name", name.value.as_bytes(), &name.value, &name.place, self.complaints);
-        let basic = match basic {
-            None => None,
-            Some(basic) => Some(basic?),
+        let (basic, by_basic) = match basic {
+            None => (None, None),
+            Some(basic) => basic.map(|(basic, authorization)| (Some(basic), authorization))?,
         };
         if let Some(basic) = &basic {
             taken.claim("basic username", basic.username.as_bytes(), &name.value, &place, self.complaints);
@@ -79,10 +84,11 @@ impl Reading<'_> {
         if self.complaints.len() > before {
             return None;
         }
-        Some(Caller { name: name.value.into(), basic, bearer, keys, key_id: key_id.into(), routes })
+        let caller = Caller { name: name.value.into(), basic, bearer, keys, key_id: key_id.into(), routes };
+        Some((caller, by_bearer.or(by_basic)))
     }
 
-    fn basic(&mut self, mut table: Table) -> Option<BasicSecrets> {
+    fn basic(&mut self, mut table: Table) -> Option<(BasicSecrets, Option<Secret>)> {
         table.require("username", "username = \"operator\"", self.complaints);
         let username = table.string("username", self.complaints);
         if let Some(username) = &username
@@ -97,6 +103,7 @@ impl Reading<'_> {
             self.complaints.push(table.place(), message);
         }
         let plain = secrets(&mut table, "password", self.folder, self.environment, self.complaints);
+        let newest = plain.last().cloned();
         let plain = plain.iter().map(|password| credential_digest(password, self.digest_key)).collect();
         let place = table.place().clone();
         let hashes = secrets(&mut table, "password_hash", self.folder, self.environment, self.complaints);
@@ -108,7 +115,12 @@ impl Reading<'_> {
             }
         }
         table.finish(self.complaints);
-        Some(BasicSecrets { username: username?.value.into(), plain, hashed: Arc::from(hashed) })
+        let username = username?.value;
+        let authorization = newest.map(|password| {
+            let pair = Zeroizing::new([username.as_bytes(), b":", password.expose()].concat());
+            Secret::new(format!("Basic {}", STANDARD.encode(&pair)).into_bytes())
+        });
+        Some((BasicSecrets { username: username.into(), plain, hashed: Arc::from(hashed) }, authorization))
     }
 
     fn keys(&mut self, table: &mut Table) -> Vec<SigningKey> {

@@ -171,7 +171,7 @@ impl Scheme {
         Some(fields)
     }
 
-    /// The header fields the proof depends on, in lower case; each may be there only once.
+    /// The header fields the proof depends on; each may be there only once.
     pub fn headers(&self) -> impl Iterator<Item = &str> {
         let timestamp = self.timestamp.as_ref().and_then(|rule| rule.at.as_ref());
         [Some(&self.at), timestamp, self.nonce.as_ref(), self.key_id.as_ref()]

@@ -411,6 +411,7 @@ fn guarded(credential: &[AuthScheme], signature: Option<&Scheme>, token: Option<
     names.extend(signature.into_iter().flat_map(Scheme::headers).map(Into::into));
     names.extend(token.and_then(|token| token.at.header()).map(Into::into));
     names.extend(FRAMING.iter().map(|&name| name.into()));
+    names.iter_mut().for_each(|name| name.make_ascii_lowercase());
     names.sort_unstable();
     names.dedup();
     names

@@ -10,7 +10,7 @@ use crate::request::Request;
 /// A place in a request that holds one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A header field, by its name in any case.
+    /// A header field, by its name in any case; kept as written.
     Header(Box<str>),
     /// A query parameter, by its decoded name.
     Query(Box<str>),
@@ -50,7 +50,7 @@ impl Source {
             || format!("`{text}` is not a place in a request; write header:NAME, query:NAME or json:/pointer");
         let (kind, name) = text.split_once(':').ok_or_else(expected)?;
         match kind {
-            "header" if is_token(name) => Ok(Source::Header(name.to_ascii_lowercase().into())),
+            "header" if is_token(name) => Ok(Source::Header(name.into())),
             "query" if !name.is_empty() => Ok(Source::Query(name.into())),
             "json" => {
                 let pointer =

@@ -1,5 +1,5 @@
 //! One test binary, its modules in the order of a request's way.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod world;
 

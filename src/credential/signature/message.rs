@@ -61,7 +61,7 @@ impl Message {
         let mut rest = text;
         while let Some(open) = rest.find('{') {
             if open > 0 {
-                parts.push(Part::Literal(rest[..open].as_bytes().into()));
+                parts.push(Part::Literal(rest.as_bytes()[..open].into()));
             }
             let inside = &rest[open + 1..];
             let close = inside.find('}').ok_or_else(|| format!("`{text}` has a `{{` without its `}}`"))?;
@@ -128,7 +128,7 @@ impl Message {
         self.pieces().any(|piece| *piece == Piece::Url)
     }
 
-    /// The header fields that are part of the message, in lower case.
+    /// The header fields that are part of the message.
     pub fn headers(&self) -> impl Iterator<Item = &str> {
         self.pieces().filter_map(|piece| match piece {
             Piece::Source(source) => source.header(),
