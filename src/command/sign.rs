@@ -115,17 +115,20 @@ impl<'a> Signing<'a> {
         let Some(scheme) = &dialect.signature else { return Ok(Vec::new()) };
         let caller = self.settings.callers.at(self.caller).ok_or("no such caller")?;
         let key = key(caller, self.key)?;
-        let found = match scheme.reads_json() {
-            true => Some(json::read(&self.request.body, &dialect.wanted).map_err(|fault| {
-                format!("the body is not strict JSON ({fault}), and this dialect looks into it")
-            })?),
-            false => None,
-        };
+        let found =
+            match scheme.reads_json() {
+                true => Some(json::read(&self.request.body, &dialect.wanted).map_err(|fault| {
+                    format!("the body is not strict JSON ({fault}), and this dialect looks into it")
+                })?),
+                false => None,
+            };
         let view = View { request: &self.request, found };
         let stamp = scheme.timestamp.as_ref().map(|rule| rule.stamp(self.at)).unwrap_or_default();
         let nonce = uuid::Uuid::from_bytes(rand::random()).simple().to_string();
         let fields = scheme.sign(&view, key, &stamp, &nonce);
-        fields.ok_or_else(|| "this dialect's signature does not stand in header fields, or a field it needs is missing".to_owned())
+        fields.ok_or_else(|| {
+            "this dialect's signature does not stand in header fields, or a field it needs is missing".to_owned()
+        })
     }
 
     fn curl(&self, fields: &[(String, String)]) -> String {
@@ -149,7 +152,10 @@ fn body(argument: Option<&str>) -> Result<Bytes, String> {
         None => Vec::new(),
         Some("@-") => {
             let mut bytes = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut bytes).map_err(|fault| format!("cannot read the body: {fault}"))?;
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut bytes)
+                .map_err(|fault| format!("cannot read the body: {fault}"))?;
             bytes
         }
         Some(text) => match text.strip_prefix('@') {
