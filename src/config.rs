@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::paper::{Complaint, Place};
-use self::paper::{Complaints, Spanned, Table};
+use self::paper::{Complaints, Node, Spanned, Table, Value};
 use crate::credential::Callers;
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
 use crate::request::HeadLimits;
@@ -171,7 +171,10 @@ fn settings(
     replay.finish(complaints);
 
     let mut drain = table.section("drain", complaints);
-    let drain_delay = drain.duration("delay", complaints).map_or(Duration::ZERO, |delay| delay.value);
+    let drain_delay = match drain.node("delay") {
+        None | Some(Node { value: Value::Integer(0), .. }) => Duration::ZERO,
+        Some(node) => node.duration(complaints).map_or(Duration::ZERO, |delay| delay.value),
+    };
     let drain_timeout = duration(&mut drain, "timeout", Duration::from_secs(30), complaints);
     drain.finish(complaints);
 

@@ -75,7 +75,7 @@ impl Passwords {
     /// At most `threads` verifications at a time; some more may wait.
     pub fn new(threads: usize) -> Passwords {
         Passwords {
-            right: moka::sync::Cache::builder().max_capacity(MOST_RIGHT).time_to_live(RIGHT_FOR).build(),
+            right: moka::sync::Cache::builder().max_capacity(MOST_RIGHT).time_to_idle(RIGHT_FOR).build(),
             turns: Arc::new(Semaphore::new(threads.max(1))),
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
         }
@@ -86,7 +86,7 @@ impl Passwords {
     /// Only right passwords are remembered. A wrong one, and one for an unknown user, always costs the whole hash: the
     /// time tells nothing, and a caller who is known does not wait behind those who guess.
     pub async fn verify(&self, question: PasswordQuestion) -> Result<bool, Denial> {
-        if question.remember.is_some_and(|digest| self.right.contains_key(&digest)) {
+        if question.remember.is_some_and(|digest| self.right.get(&digest).is_some()) {
             return Ok(true);
         }
         let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| Denial::PasswordQueueFull)?;
@@ -111,8 +111,9 @@ const MOST_WAITING: usize = 64;
 /// Right passwords remembered. This is a cache: when one is forgotten, its hash is computed again.
 const MOST_RIGHT: u64 = 10_000;
 
-/// How long a right password is remembered.
-const RIGHT_FOR: Duration = Duration::from_secs(300);
+/// How long a right password is remembered after its last use: a caller who calls is never made to wait behind those who
+/// guess.
+const RIGHT_FOR: Duration = Duration::from_secs(3600);
 
 /// Each step doubles the time; 16 is about four seconds.
 const MOST_BCRYPT_COST: u32 = 16;

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
 use crate::config::Limits;
 use crate::request::{Head, HeadFault, Reply, ReplyBody};
+use crate::upstream::AnswerStream;
 
 /// Serves a connection until one of the sides ends it. `read` is what has been read of it already.
 pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, read: BytesMut, mut shutdown: ShutdownWatch) {
@@ -29,18 +30,17 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, read: BytesMut, mut
         };
         let mut exchange = Exchange { wire: &mut wire, unread: 0, expects_continue: false };
         let mut go_on = false;
-        let mut bodiless_version = false;
+        let mut old = false;
         if let Ok(head) = &head {
             go_on = head.framing.keep_alive;
             exchange.unread = head.framing.length.unwrap_or(0);
             exchange.expects_continue = head.framing.expects_continue;
-            bodiless_version = !head.framing.chunks;
+            old = !head.framing.chunks;
         }
         let (reply, record) = serve.serve(head, &mut exchange).await;
         go_on = exchange.drain().await && go_on && !*shutdown.borrow();
-        let written =
-            timeout(limits.write_timeout, wire.reply(reply, go_on, bodiless_version, limits.write_timeout)).await;
-        let sent = if matches!(written, Ok(Ok(()))) { Sent::Whole } else { Sent::Cut };
+        let written = wire.reply(reply, go_on, old, limits.write_timeout).await;
+        let sent = if written.is_ok() { Sent::Whole } else { Sent::Cut };
         serve.sent(record, sent);
         if sent == Sent::Cut {
             return;
@@ -111,15 +111,19 @@ impl Wire {
 
     /// Reads once; false at the end of the connection.
     async fn more(&mut self) -> io::Result<bool> {
-        self.read.reserve(ROOM);
+        self.more_of(ROOM).await
+    }
+
+    async fn more_of(&mut self, room: usize) -> io::Result<bool> {
+        self.read.reserve(room);
         Ok(self.stream.read_buf(&mut self.read).await? > 0)
     }
 
-    /// Writes a reply, in one write when its body is held.
-    async fn reply(&mut self, reply: Reply, go_on: bool, old: bool, each: Duration) -> io::Result<()> {
+    /// Writes a reply, in one write when its body is held. `old` callers understand no chunks. Each write has `time`.
+    async fn reply(&mut self, reply: Reply, go_on: bool, old: bool, time: Duration) -> io::Result<()> {
         let mut out = BytesMut::with_capacity(512);
         out.put_slice(b"HTTP/1.1 ");
-        out.put_slice(itoa(u64::from(reply.status)).as_bytes());
+        out.put_slice(reply.status.to_string().as_bytes());
         out.put_slice(b" ");
         out.put_slice(reason(reply.status).as_bytes());
         out.put_slice(b"\r\n");
@@ -131,43 +135,63 @@ impl Wire {
         }
         match reply.body {
             ReplyBody::Whole(body) => {
-                put_field(&mut out, b"Content-Length", itoa(body.len() as u64).as_bytes());
+                put_field(&mut out, b"Content-Length", body.len().to_string().as_bytes());
                 out.put_slice(b"\r\n");
                 out.put_slice(&body);
-                self.stream.write_all(&out).await?;
+                self.put(&out, time).await
             }
             ReplyBody::None => {
                 out.put_slice(b"\r\n");
-                self.stream.write_all(&out).await?;
+                self.put(&out, time).await
             }
-            ReplyBody::Stream(mut body) => {
+            ReplyBody::Stream(body) => {
                 let chunked = body.length().is_none() && !old;
                 match body.length() {
-                    Some(length) => put_field(&mut out, b"Content-Length", itoa(length).as_bytes()),
+                    Some(length) => put_field(&mut out, b"Content-Length", length.to_string().as_bytes()),
                     None if chunked => put_field(&mut out, b"Transfer-Encoding", b"chunked"),
+                    // The end of the connection is the end of the body.
                     None => {}
                 }
                 out.put_slice(b"\r\n");
-                self.stream.write_all(&out).await?;
-                while let Some(piece) = body.next().await.map_err(|_| io::ErrorKind::ConnectionAborted)? {
-                    let write = async {
-                        if chunked {
-                            self.stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
-                        }
-                        self.stream.write_all(&piece).await?;
-                        if chunked {
-                            self.stream.write_all(b"\r\n").await?;
-                        }
-                        Ok::<_, io::Error>(())
-                    };
-                    timeout(each, write).await??;
-                }
-                if chunked {
-                    self.stream.write_all(b"0\r\n\r\n").await?;
-                }
+                self.pass_on(out, body, chunked, time).await
             }
         }
-        self.stream.flush().await
+    }
+
+    /// Writes `out` and then a body as it comes. An error leaves the caller with a reply that is visibly incomplete.
+    async fn pass_on(
+        &mut self,
+        mut out: BytesMut,
+        mut body: AnswerStream,
+        chunked: bool,
+        time: Duration,
+    ) -> io::Result<()> {
+        loop {
+            let piece = body.next().await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
+            match (&piece, chunked) {
+                (Some(piece), true) => {
+                    out.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    out.put_slice(piece);
+                    out.put_slice(b"\r\n");
+                }
+                (Some(piece), false) => out.put_slice(piece),
+                (None, true) => out.put_slice(b"0\r\n\r\n"),
+                (None, false) => {}
+            }
+            self.put(&out, time).await?;
+            out.clear();
+            if piece.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn put(&mut self, bytes: &[u8], time: Duration) -> io::Result<()> {
+        timeout(time, async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        })
+        .await?
     }
 
     /// Ends the connection so that the reply arrives: closing with unread bytes would make the kernel send a reset, which
@@ -208,7 +232,7 @@ impl Exchange<'_> {
         }
         self.expects_continue = false;
         while self.wire.read.len() < length {
-            match self.wire.more().await {
+            match self.wire.more_of((length - self.wire.read.len()).min(BODY_ROOM)).await {
                 Ok(true) => {}
                 Ok(false) | Err(_) => return Err(BodyFault::Cut),
             }
@@ -249,10 +273,6 @@ fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.put_slice(b"\r\n");
 }
 
-fn itoa(number: u64) -> String {
-    number.to_string()
-}
-
 /// The reason phrases callers and people expect; any other status goes without one (RFC 9112 §4).
 fn reason(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
@@ -260,6 +280,9 @@ fn reason(status: u16) -> &'static str {
 
 /// Room for one read. Most requests fit whole; the buffer grows when they do not.
 const ROOM: usize = 4 << 10;
+
+/// Room for one read of a body. What a caller declares is not yet what it sends, so memory follows the bytes.
+const BODY_ROOM: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {

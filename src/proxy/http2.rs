@@ -30,6 +30,9 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: Shutd
     let open = watch::Sender::new(0_usize);
     let mut rejected = 0;
     let mut stopping = false;
+    // Not before its last request is done does a connection count as closed: a drain must wait for what the PAM executes,
+    // also when the caller has gone.
+    let mut requests = open.subscribe();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -39,7 +42,7 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: Shutd
                 continue;
             }
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
-            () = idle(&open, limits.idle_timeout) => return,
+            () = idle(&open, limits.idle_timeout) => break,
         };
         match accepted {
             Ok(Some(H2Accept::Session(session))) => {
@@ -53,12 +56,14 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: Shutd
             Ok(Some(H2Accept::Rejected)) => {
                 rejected += 1;
                 if rejected >= MOST_REJECTED {
-                    return;
+                    break;
                 }
             }
-            Ok(None) | Err(_) => return,
+            Ok(None) | Err(_) => break,
         }
     }
+    drop(connection);
+    let _ = requests.wait_for(|open| *open == 0).await;
 }
 
 /// One request and its reply.

@@ -83,9 +83,7 @@ struct Front<S> {
 #[async_trait]
 impl<S: Serve> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        self.open.send_modify(|open| *open += 1);
-        let _open = Open(&self.open);
-        self.serve.connected(1);
+        let _open = Open::count(self);
         let time = self.serve.limits().head_timeout;
         match timeout(time, protocol(&mut stream)).await {
             Ok(Some(Protocol::Http1(read))) => http1::serve(&self.serve, stream, read, shutdown.clone()).await,
@@ -98,16 +96,25 @@ impl<S: Serve> ServerApp for Front<S> {
             }
             Ok(None) | Err(_) => {}
         }
-        self.serve.connected(-1);
         None
     }
 }
 
-struct Open<'a>(&'a watch::Sender<usize>);
+/// Counts a connection as open while it lives.
+struct Open<'a, S: Serve>(&'a Front<S>);
 
-impl Drop for Open<'_> {
+impl<S: Serve> Open<'_, S> {
+    fn count(front: &Front<S>) -> Open<'_, S> {
+        front.open.send_modify(|open| *open += 1);
+        front.serve.connected(1);
+        Open(front)
+    }
+}
+
+impl<S: Serve> Drop for Open<'_, S> {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        self.0.serve.connected(-1);
+        self.0.open.send_modify(|open| *open -= 1);
     }
 }
 

@@ -23,3 +23,4 @@ mod leaks;
 mod sight;
 
 mod demo;
+mod readme;

@@ -1,0 +1,108 @@
+//! What the README shows is true: its config, its dialect, its metrics, its commands.
+
+use std::collections::BTreeSet;
+
+use crate::world::{Folder, Request, World, hmac_sha256_hex, now, root, wallet};
+
+fn readme() -> String {
+    std::fs::read_to_string(root().join("README.md")).unwrap()
+}
+
+/// The text of the first fenced block behind `heading` in the language `kind`.
+fn block(heading: &str, kind: &str) -> String {
+    let text = readme();
+    let (_, behind) = text.split_once(&format!("\n## {heading}\n")).unwrap();
+    let (_, behind) = behind.split_once(&format!("\n```{kind}\n")).unwrap();
+    behind.split_once("\n```").unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn the_config_of_the_readme_serves() {
+    let folder = Folder::new("readme-config");
+    let config = folder.write("wallet.toml", &block("The config, by example", "toml"));
+    let world = World::of(&config, &[]).await;
+    assert_eq!(world.send(&wallet::signed("debit", &wallet::body("t"))).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_dialect_of_the_readme_admits_what_it_describes_and_ends_its_token() {
+    let folder = Folder::new("readme-dialect");
+    let dialect = folder.write("acme.toml", &block("Your own PAM", "toml"));
+    let config = folder.write(
+        "config.toml",
+        &format!(
+            "dialect = {dialect:?}\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"\n\
+             [[caller]]\nname = \"client-7\"\nsigning = [{{ id = \"1\", key = {{ env = \"WALLET_SIGNING_KEY\" }} }}]\n"
+        ),
+    );
+    let world = World::of(&config, &["signature.tolerance=60s"]).await;
+    let signed = |method: &str, path: &str, query: &str, body: &str| {
+        let hash: String =
+            sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), body))
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+        let timestamp = now();
+        let hex = hmac_sha256_hex(wallet::KEY, format!("{timestamp}.{method} {path}\n{hash}").as_bytes());
+        let bytes: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
+        let signature = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+        Request::new(method, &format!("{path}{query}"))
+            .with("X-Acme-Client", "client-7")
+            .with("X-Acme-Signature", &format!("t={timestamp},v1={signature}"))
+            .with("X-Session", "0123456789abcdef")
+            .body(body)
+    };
+    let bet = |stake: &str| signed("POST", "/v1/players/17/bets", "?currency=EUR", stake);
+    assert_eq!(world.send(&bet("{\"stake\":1}")).await.status, 200);
+    assert_eq!(world.send(&bet("{\"stake\":1}")).await.json()["error"], "auth");
+
+    world.pam.answer_with(|_| crate::world::answer(200, r#"{"ok":true}"#));
+    assert_eq!(world.send(&signed("DELETE", "/v1/session", "", "")).await.status, 200);
+    let reply = world.send(&bet("{\"stake\":2}")).await;
+    assert_eq!((reply.status, reply.json()["text"].as_str()), (401, Some("the session has ended")));
+}
+
+#[tokio::test]
+async fn every_metric_is_in_the_readme_and_none_besides() {
+    let world = World::wallet().await;
+    world.send(&wallet::signed("debit", "{}")).await;
+    world.pam.answer_async(|_| crate::world::futures_answer::of(async { None }));
+    world.send(&wallet::signed("debit", &wallet::body("t"))).await;
+    let exposed = world.admin("/metrics").await.text();
+    let exposed: BTreeSet<&str> =
+        exposed.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let text = block_of_metrics();
+    let told: BTreeSet<&str> = text.iter().map(String::as_str).collect();
+    assert_eq!(exposed, told);
+}
+
+/// The names in the table under "What is watched"; `_capacity` alone continues the name before it.
+fn block_of_metrics() -> Vec<String> {
+    let text = readme();
+    let (_, behind) = text.split_once("\n## What is watched\n").unwrap();
+    let rows = behind.lines().filter(|line| line.starts_with("| `portcullis_"));
+    let mut names: Vec<String> = Vec::new();
+    for row in rows {
+        let cell = row.split('|').nth(1).unwrap();
+        for word in cell.split('`').skip(1).step_by(2) {
+            let name = word.split('{').next().unwrap();
+            match name.strip_prefix('_') {
+                Some(end) => {
+                    let stem = names.last().unwrap().rsplit_once('_').unwrap().0.to_owned();
+                    names.push(format!("{stem}_{end}"));
+                }
+                None => names.push(name.to_owned()),
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn the_two_commands_are_there() {
+    let text = readme();
+    for command in ["\ncargo run --release -- demo\n", "\n.ci/test\n"] {
+        assert!(text.contains(command), "{command}");
+    }
+    assert!(root().join(".ci/test").exists());
+}
