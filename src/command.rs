@@ -1,6 +1,7 @@
 //! The command line: arguments become one command.
 
 mod check;
+mod demo;
 mod run;
 mod sign;
 
@@ -25,6 +26,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Run(config) => run::run(&config.into()),
         Command::Check(config) => check::check(&config.into()),
         Command::Sign(arguments) => sign::sign(*arguments),
+        Command::Demo(arguments) => demo::demo(&arguments),
     }
 }
 
@@ -57,6 +59,8 @@ enum Command {
     Check(ConfigFlags),
     /// Print the header fields that a caller of the config sends, and a curl line that sends them.
     Sign(Box<sign::Sign>),
+    /// See it work: a small PAM, a Portcullis per family in front of it, and telling requests. Needs nothing else.
+    Demo(demo::Demo),
 }
 
 /// Where the config is, and what to change in it.

@@ -93,12 +93,23 @@ impl Settings {
         digest_key: DigestKey,
     ) -> Result<Settings, Vec<Complaint>> {
         let mut complaints = Complaints::default();
-        let name = flags.config.display().to_string();
-        let Some(text) = file(&flags.config, &Place::whole(&name), &mut complaints) else {
-            return Err(complaints.into_vec());
-        };
+        let place = Place::whole(&flags.config.display().to_string());
+        match file(&flags.config, &place, &mut complaints) {
+            Some(text) => Settings::parse(&text, flags, environment, digest_key),
+            None => Err(complaints.into_vec()),
+        }
+    }
+
+    /// The same for a text in hand. Complaints name `flags.config`, and files are looked for beside it.
+    pub fn parse(
+        text: &str,
+        flags: &Flags,
+        environment: &dyn Fn(&str) -> Option<String>,
+        digest_key: DigestKey,
+    ) -> Result<Settings, Vec<Complaint>> {
+        let mut complaints = Complaints::default();
         let folder = flags.config.parent().unwrap_or(Path::new("")).to_owned();
-        let mut table = paper::parse(&name, &text, &mut complaints);
+        let mut table = paper::parse(&flags.config.display().to_string(), text, &mut complaints);
         for (flag, key, value) in [
             ("--listen", "listen", &flags.listen),
             ("--upstream", "upstream", &flags.upstream),

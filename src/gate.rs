@@ -141,7 +141,7 @@ impl Gate {
         if route.reads_json {
             self.read_json(&mut view)?;
         }
-        trail.correlation = self.correlation(&view);
+        trail.correlation = trail.caller.and_then(|_| self.correlation(&view));
         let token = if route.token { self.token(&view)? } else { None };
         trail.token = token;
 

@@ -155,6 +155,11 @@ impl Head {
         if target.len() > limits.target {
             return Err(HeadFault::TargetTooLong);
         }
+        // As many bytes as the same head has in HTTP/1, field by field with `: ` and CR LF.
+        let bytes: usize = fields.iter().map(|field| field.name.len() + field.value.len() + 4).sum();
+        if target.len() + bytes > limits.bytes {
+            return Err(HeadFault::TooLarge);
+        }
         let target = Target::parse(target).map_err(HeadFault::Target)?;
         let framing = framing(&fields, true)?;
         // Without Content-Length an HTTP/1 message has no body; in HTTP/2 the stream itself says where the body ends.
@@ -315,10 +320,12 @@ fn framing(fields: &Fields, persistent: bool) -> Result<Framing, HeadFault> {
             _ => {}
         }
     }
-    // HTTP/1.0 knows no Host; a PAM that is asked for one gets it from 1.1 callers only.
-    if host == 0 && persistent {
+    // HTTP/1.0 knows no Host, but the request goes on as HTTP/1.1, which must have one (RFC 9112 §3.2).
+    if host == 0 {
         return Err(HeadFault::Host);
     }
+    // An HTTP/1.0 caller does not know `100 Continue` (RFC 9110 §10.1.1).
+    expects_continue &= persistent;
     Ok(Framing { length: Some(length.unwrap_or(0)), expects_continue, keep_alive, chunks: persistent })
 }
 
@@ -398,7 +405,7 @@ mod tests {
 
     #[test]
     fn http_1_0_closes_unless_asked_to_stay() {
-        assert!(!scan("GET /a HTTP/1.0\r\n\r\n").unwrap().framing.keep_alive);
+        assert!(!scan("GET /a HTTP/1.0\r\nHost: a\r\n\r\n").unwrap().framing.keep_alive);
         assert!(!scan("GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap().framing.keep_alive);
         assert!(scan("GET /a HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").unwrap().framing.keep_alive);
     }

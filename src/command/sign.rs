@@ -198,7 +198,7 @@ fn key<'a>(caller: &'a Caller, id: Option<&str>) -> Result<&'a crate::credential
 }
 
 /// For a POSIX shell.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::paper::{Complaints, Place, Table};
+use super::paper::{Complaints, Place, Table, Value};
 use super::reference::{secret, secrets};
 use crate::credential::authorization::AuthScheme;
 use crate::credential::password::StoredHash;
@@ -126,7 +126,11 @@ impl Reading<'_> {
     fn keys(&mut self, table: &mut Table) -> Vec<SigningKey> {
         let scheme = self.dialect.and_then(|dialect| dialect.signature.as_ref());
         let mut keys: Vec<SigningKey> = Vec::new();
-        for mut table in table.tables("signing", self.complaints) {
+        let Some(signing) = table.node("signing") else { return keys };
+        if matches!(&signing.value, Value::Array(nodes) if nodes.is_empty()) {
+            self.complaints.push(&signing.place, "a list without a key: nothing could ever match it");
+        }
+        for mut table in signing.tables(self.complaints) {
             let place = table.place().clone();
             table.require("id", "id = \"2026-11\"", self.complaints);
             let id = table.string("id", self.complaints);

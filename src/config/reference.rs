@@ -15,7 +15,10 @@ pub fn secrets(
 ) -> Vec<Secret> {
     match table.node(key) {
         None => Vec::new(),
-        Some(Node { value: Value::Array(nodes), .. }) => {
+        Some(Node { value: Value::Array(nodes), place, .. }) => {
+            if nodes.is_empty() {
+                complaints.push(&place, "a list without a secret: nothing could ever match it");
+            }
             nodes.into_iter().filter_map(|node| secret(node, folder, environment, complaints)).collect()
         }
         Some(node) => secret(node, folder, environment, complaints).into_iter().collect(),
@@ -43,7 +46,7 @@ pub fn secret(
         (Some(variable), None) => match environment(&variable) {
             Some(text) => text.into_bytes(),
             None => {
-                complaints.push(&variable.place, format!("the environment variable {} is not set", variable.value));
+                complaints.push(&variable.place, format!("the environment variable{} is not set", shown(&variable)));
                 return None;
             }
         },
@@ -66,6 +69,14 @@ pub fn secret(
         return None;
     }
     Some(Secret::new(bytes))
+}
+
+/// The name of a variable, if it looks like one: whoever mistakes `env` for the place of the secret must not find it in
+/// the complaint.
+fn shown(name: &str) -> String {
+    let inside = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let named = name.bytes().all(inside) && name.starts_with(|first: char| !first.is_ascii_digit());
+    if named { format!(" {name}") } else { String::new() }
 }
 
 /// Editors and `kubectl create secret` end files with a line feed that is not meant to be part of the secret.

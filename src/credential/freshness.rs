@@ -36,7 +36,9 @@ impl TimestampRule {
             && text.first().is_some_and(|&digit| digit != b'0');
         let number = plain.then(|| text.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')));
         let since = number.map(|number| self.unit.duration(number)).ok_or(Denial::TimestampMalformed)?;
-        let now = now.duration_since(UNIX_EPOCH).map_err(|_| Denial::Internal)?;
+        // The timestamp is its sender's clock rounded down to a unit. Ours must be rounded the same way, or the window would
+        // close up to a unit too early.
+        let now = self.unit.floor(now.duration_since(UNIX_EPOCH).map_err(|_| Denial::Internal)?);
         if since.saturating_add(self.tolerance) < now {
             return Err(Denial::Stale);
         }
@@ -76,6 +78,13 @@ impl Unit {
             Unit::Milliseconds => Duration::from_millis(number),
         }
     }
+
+    fn floor(self, time: Duration) -> Duration {
+        match self {
+            Unit::Seconds => Duration::from_secs(time.as_secs()),
+            Unit::Milliseconds => Duration::new(time.as_secs(), time.subsec_millis() * 1_000_000),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +105,15 @@ mod tests {
         assert_eq!(judge(&(NOW - 301).to_string()), Err(Denial::Stale));
         assert_eq!(judge(&(NOW + 300).to_string()), Ok(()));
         assert_eq!(judge(&(NOW + 301).to_string()), Err(Denial::Early));
+    }
+
+    #[test]
+    fn a_part_of_a_second_does_not_shorten_the_window() {
+        let rule = TimestampRule { at: None, unit: Unit::Seconds, tolerance: Duration::from_secs(300) };
+        let now = UNIX_EPOCH + Duration::from_millis(NOW * 1000 + 999);
+        assert_eq!(rule.judge((NOW - 300).to_string().as_bytes(), now), Ok(()));
+        assert_eq!(rule.judge((NOW - 301).to_string().as_bytes(), now), Err(Denial::Stale));
+        assert_eq!(rule.judge((NOW + 301).to_string().as_bytes(), now), Err(Denial::Early));
     }
 
     // threat: D7

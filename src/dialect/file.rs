@@ -70,7 +70,7 @@ pub fn read(name: &str, text: &str, overrides: &Overrides, complaints: &mut Comp
     table.require("reply", "a table [reply] with body = '…' and a wording for each refusal", complaints);
     if let Some(credential) = &credential
         && credential.is_empty()
-        && signature.is_none()
+        && !table.contains("signature")
     {
         let message = "neither a credential nor a [signature]: anyone could call";
         complaints.push(table.place(), message);

@@ -75,7 +75,9 @@ impl Wire {
         limits: &Limits,
         shutdown: &mut ShutdownWatch,
     ) -> io::Result<Option<Result<Head, HeadFault>>> {
-        if self.read.is_empty() {
+        // One empty line in front of a request is what some old callers send behind a body (RFC 9112 §2.2). It starts no
+        // request, so it does not start the clock either: a 408 for it could be taken for the next request's answer.
+        while EMPTY_LINE.starts_with(&self.read) {
             let more = tokio::select! {
                 biased;
                 more = timeout(silence, self.more()) => more,
@@ -85,13 +87,12 @@ impl Wire {
                 return Ok(None);
             }
         }
+        if self.read.starts_with(EMPTY_LINE) {
+            self.read.advance(EMPTY_LINE.len());
+        }
         let deadline = Instant::now() + limits.head_timeout;
         let mut searched = 0;
         loop {
-            // One empty line in front of a request is what some old callers send behind a body (RFC 9112 §2.2).
-            if searched == 0 && self.read.starts_with(b"\r\n") {
-                self.read.advance(2);
-            }
             if let Some(end) = head_end(&self.read, searched) {
                 let raw = self.read.split_to(end).freeze();
                 return Ok(Some(Head::scan(raw, &limits.head)));
@@ -238,7 +239,12 @@ impl Exchange<'_> {
             }
         }
         self.unread = 0;
-        Ok(self.wire.read.split_to(length).freeze())
+        let body = self.wire.read.split_to(length).freeze();
+        if length > ROOM {
+            // What follows moves to a buffer of its own: an idle connection must not keep the room of a large body.
+            self.wire.read = BytesMut::from(self.wire.read.as_ref());
+        }
+        Ok(body)
     }
 }
 
@@ -277,6 +283,8 @@ fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
 fn reason(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
 }
+
+const EMPTY_LINE: &[u8] = b"\r\n";
 
 /// Room for one read. Most requests fit whole; the buffer grows when they do not.
 const ROOM: usize = 4 << 10;

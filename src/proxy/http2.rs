@@ -42,9 +42,13 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: Shutd
                 continue;
             }
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
-            () = idle(&open, limits.idle_timeout) => break,
+            () = idle(&open, if stopping { LAST_WORD } else { limits.idle_timeout }) => break,
         };
         match accepted {
+            // A caller that resets its streams is free to open others, while the PAM is still busy with the first ones.
+            Ok(Some(H2Accept::Session(_))) if *open.borrow() >= MOST_OPEN => {
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            }
             Ok(Some(H2Accept::Session(session))) => {
                 let serve = Arc::clone(serve);
                 let stream = OpenStream::count(&open);
@@ -203,6 +207,12 @@ impl Drop for OpenStream {
 
 /// Requests side by side on one connection; each may hold a body.
 const STREAMS: u32 = 100;
+
+/// Requests of one connection that may be under way, those included whose streams the caller has reset.
+const MOST_OPEN: usize = 2 * STREAMS as usize;
+
+/// For how long a caller without open requests may take to leave once it has been told to.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Bytes of a decoded header list, 32 for each field included (RFC 9113 §6.5.2).
 const HEADER_LIST: u32 = 64 << 10;

@@ -85,16 +85,23 @@ impl<S: Serve> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = Open::count(self);
         let time = self.serve.limits().head_timeout;
-        match timeout(time, protocol(&mut stream)).await {
-            Ok(Some(Protocol::Http1(read))) => http1::serve(&self.serve, stream, read, shutdown.clone()).await,
-            Ok(Some(Protocol::Http2(read))) => {
+        let mut stopping = shutdown.clone();
+        let protocol = tokio::select! {
+            biased;
+            protocol = timeout(time, protocol(&mut stream)) => protocol.ok().flatten(),
+            // Nothing has been asked yet, so nothing is lost.
+            _ = stopping.wait_for(|stop| *stop) => None,
+        };
+        match protocol {
+            Some(Protocol::Http1(read)) => http1::serve(&self.serve, stream, read, shutdown.clone()).await,
+            Some(Protocol::Http2(read)) => {
                 let tcp = stream.into_any().downcast::<Tcp>().ok();
                 if let Some(mut tcp) = tcp {
                     tcp.rewind(&read);
                     http2::serve(&self.serve, tcp, shutdown.clone()).await;
                 }
             }
-            Ok(None) | Err(_) => {}
+            None => {}
         }
         None
     }

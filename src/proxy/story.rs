@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
 use crate::revocation::Revocations;
 use crate::trace::{CorrelationId, Fresh, TraceContext};
-use crate::upstream::{Answer, AnswerBody, Manner, Upstream};
+use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
 
 /// A running Portcullis.
 pub struct Portcullis {
@@ -175,6 +175,10 @@ impl Portcullis {
         let body = match answer.body {
             _ if bodiless => ReplyBody::None,
             AnswerBody::Whole(body) => ReplyBody::Whole(body),
+            // To an HTTP/1.0 caller the end of the connection would be the end of the body, also of one that was cut.
+            AnswerBody::Stream(stream) if stream.length().is_none() && !request.head.framing.chunks => {
+                return Err(Denial::Upstream(FailureKind::TooLarge));
+            }
             AnswerBody::Stream(stream) => ReplyBody::Stream(stream),
         };
         let fields = forward::answer_fields(&answer.fields, &stamps.correlation, bodiless && answer.status != 204);

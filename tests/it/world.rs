@@ -144,6 +144,12 @@ impl World {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
+    /// Waits until a metric has a value.
+    pub async fn until(&self, metric: &str, value: f64) {
+        let reached = async { while self.metric(metric).await != value {} };
+        timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{metric} did not become {value}"));
+    }
+
     /// Stops accepting, waits for what is in flight, ends the log, and gives all its lines.
     pub async fn finish(mut self) -> Vec<serde_json::Value> {
         self.server.take().unwrap().drain(PATIENCE).await;
@@ -263,6 +269,26 @@ impl Pam {
         self.state.lock().unwrap().answering = Arc::new(answering);
     }
 
+    /// Answers every request with these bytes, but not before `true` is sent.
+    pub fn hold(&self, bytes: Vec<u8>) -> watch::Sender<bool> {
+        let (release, released) = watch::channel(false);
+        self.answer_async(move |_| {
+            let (mut released, bytes) = (released.clone(), bytes.clone());
+            futures_answer::of(async move { released.wait_for(|released| *released).await.ok().map(|_| bytes) })
+        });
+        release
+    }
+
+    /// Gives one answer after the other, and the last one again and again. `None` closes the connection.
+    pub fn answer_in_turn(&self, answers: Vec<Option<Vec<u8>>>) {
+        let turn = std::sync::atomic::AtomicUsize::new(0);
+        self.answer_async(move |_| {
+            let at = turn.fetch_add(1, std::sync::atomic::Ordering::SeqCst).min(answers.len() - 1);
+            let answer = answers[at].clone();
+            futures_answer::of(async move { answer })
+        });
+    }
+
     /// Everything it got so far.
     pub fn requests(&self) -> Vec<Seen> {
         self.state.lock().unwrap().seen.clone()
@@ -368,6 +394,11 @@ impl Request {
     pub fn new(method: &str, target: &str) -> Request {
         let fields = vec![("Host".to_owned(), "pam.example".to_owned())];
         Request { method: method.to_owned(), target: target.to_owned(), fields, body: Vec::new() }
+    }
+
+    /// The values of a header field.
+    pub fn values(&self, name: &str) -> Vec<&str> {
+        values(&self.fields, name)
     }
 
     /// Adds a header field.
@@ -553,6 +584,18 @@ pub mod wallet {
             .body(body)
     }
 
+    /// The code of an error body, which has the family's form and nothing else in it.
+    pub fn code(reply: &Reply) -> serde_json::Value {
+        let body = reply.json();
+        assert_eq!(keys(&body), ["code", "message", "request_id", "status"]);
+        assert_eq!(body["status"], false);
+        assert!(body["code"].is_u64(), "{body}");
+        assert!(!body["message"].as_str().unwrap().is_empty());
+        let id = uuid::Uuid::parse_str(body["request_id"].as_str().unwrap()).unwrap();
+        assert_eq!(id.as_hyphenated().to_string(), body["request_id"]);
+        body["code"].clone()
+    }
+
     /// A usual body with a token.
     pub fn body(token: &str) -> String {
         format!(
@@ -569,6 +612,16 @@ pub mod valkyrie {
     pub const PASSWORD: &str = "canary-valkyrie-password";
     pub const TOKEN: &str = "7ca10daf12f2cac9fecf559b11f0f0c8bd21ae43";
 
+    /// The code of an error body, which has the family's form and nothing else in it.
+    pub fn code(reply: &Reply) -> serde_json::Value {
+        let body = reply.json();
+        assert_eq!(keys(&body), ["error", "status"]);
+        assert_eq!(body["status"], "ERROR");
+        assert_eq!(keys(&body["error"]), ["code", "message"]);
+        assert!(!body["error"]["message"].as_str().unwrap().is_empty());
+        body["error"]["code"].clone()
+    }
+
     /// A good call with the bearer key.
     pub fn call(method: &str, target: &str) -> Request {
         Request::new(method, target).with("Authorization", &format!("Bearer {KEY}")).with("X-Player-Token", TOKEN)
@@ -581,6 +634,15 @@ pub mod betstack {
 
     pub const SECRET: &str = "canary-betstack-secret";
     pub const OPERATOR: &str = "operator-code";
+
+    /// The code of an error body, which has the family's form and nothing else in it.
+    pub fn code(reply: &Reply) -> serde_json::Value {
+        let body = reply.json();
+        assert_eq!(keys(&body), ["code", "message"]);
+        assert!(body["code"].is_u64(), "{body}");
+        assert!(!body["message"].as_str().unwrap().is_empty());
+        body["code"].clone()
+    }
 
     /// A good call of an action, signed now. `body` is sent as it is and signed without its white space.
     pub fn signed(body: &str) -> Request {
@@ -671,6 +733,11 @@ impl Folder {
         Folder(path)
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Writes a file and gives its absolute path.
     pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
@@ -688,4 +755,89 @@ impl Drop for Folder {
 /// Kept so that a map of environment variables can be given where a test needs its own.
 pub fn environment(variables: &[(&str, &str)]) -> HashMap<String, String> {
     variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// A request that must be refused: what the caller is told of it, and the word the log has for it.
+pub struct Refusal {
+    pub what: String,
+    pub request: Request,
+    pub status: u16,
+    pub code: serde_json::Value,
+    pub reason: &'static str,
+    /// It has something that HTTP/2 has no place for.
+    pub http1_only: bool,
+}
+
+impl Refusal {
+    pub fn new(
+        what: &str,
+        request: Request,
+        status: u16,
+        code: impl Into<serde_json::Value>,
+        reason: &'static str,
+    ) -> Refusal {
+        Refusal { what: what.to_owned(), request, status, code: code.into(), reason, http1_only: false }
+    }
+
+    pub fn http1_only(self) -> Refusal {
+        Refusal { http1_only: true, ..self }
+    }
+}
+
+/// Sends every request over both protocols and holds the replies, the log and the PAM, which must stay untouched,
+/// against what is said of them. `code` asserts the form of a family's error bodies.
+pub async fn assert_refusals(world: World, code: fn(&Reply) -> serde_json::Value, refusals: Vec<Refusal>) {
+    assert!(!refusals.is_empty());
+    let mut reasons = Vec::new();
+    for refusal in &refusals {
+        let mut replies = vec![world.send(&refusal.request).await];
+        if !refusal.http1_only {
+            replies.push(world.send_h2(&refusal.request).await);
+        }
+        for reply in replies {
+            assert_eq!(reply.status, refusal.status, "{}: {:?}", refusal.what, reply.text());
+            assert_eq!(code(&reply), refusal.code, "{}", refusal.what);
+            reasons.push((correlation_of(&reply), refusal));
+        }
+    }
+    world.pam.assert_untouched();
+    let lines = world.finish().await;
+    for (id, refusal) in reasons {
+        assert_eq!(reason(&lines, &id), refusal.reason, "{}", refusal.what);
+    }
+}
+
+/// The one correlation id of one of our own replies, which is JSON with its length.
+pub fn correlation_of(reply: &Reply) -> String {
+    assert_eq!(reply.values("content-type"), ["application/json"]);
+    assert_eq!(reply.values("content-length"), [reply.body.len().to_string()]);
+    let ids = reply.values("x-correlation-id");
+    assert_eq!(ids.len(), 1);
+    ids[0].to_owned()
+}
+
+/// Why the request with this correlation id was refused, in the log's word.
+pub fn reason(lines: &[serde_json::Value], id: &str) -> String {
+    let of_request: Vec<_> = lines.iter().filter(|line| line["correlation_id"] == id).collect();
+    assert_eq!(of_request.len(), 1, "lines of {id}");
+    assert_eq!(of_request[0]["decision"], "refused");
+    of_request[0]["reason"].as_str().unwrap().to_owned()
+}
+
+/// The keys of an object, sorted.
+pub fn keys(value: &serde_json::Value) -> Vec<&str> {
+    let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+impl Folder {
+    /// Writes a config: a dialect (or more lines of the head, after it), its callers, and a file for each secret they name.
+    pub fn config(&self, head: &str, callers: &str, secrets: &[(&str, &str)]) -> String {
+        for (name, secret) in secrets {
+            self.write(name, secret);
+        }
+        let addresses = "listen = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"";
+        self.write("config.toml", &format!("dialect = {head}\n{addresses}\n{callers}"))
+    }
 }

@@ -77,6 +77,11 @@ impl Message {
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.as_bytes().into()));
         }
+        if !parts.iter().any(|part| matches!(part, Part::Value(..))) {
+            return Err(format!(
+                "`{text}` has nothing of the request in it, such as {{body}}: one signature would fit all"
+            ));
+        }
         Ok(Message { parts })
     }
 
