@@ -59,7 +59,7 @@ enum Command {
     Check(ConfigFlags),
     /// Print the header fields that a caller of the config sends, and a curl line that sends them.
     Sign(Box<sign::Sign>),
-    /// See it work: a small PAM, a Portcullis per family in front of it, and telling requests. Needs nothing else.
+    /// See it work: a small PAM, and telling requests to it through a Portcullis. Needs nothing else.
     Demo(demo::Demo),
 }
 

@@ -173,12 +173,12 @@ fn settings(
     let upstream_limits = upstream_limits(table.section("timeouts", complaints), held, complaints);
 
     let mut revocation = table.section("revocation", complaints);
-    let revocation_keep = duration(&mut revocation, "keep", Duration::from_secs(7 * 24 * 3600), complaints);
-    let revocation_capacity = count(&mut revocation, "capacity", 10_000_000, complaints);
+    let revocation_keep = duration(&mut revocation, "keep", Duration::from_secs(24 * 3600), complaints);
+    let revocation_capacity = count(&mut revocation, "capacity", 1_000_000, complaints);
     revocation.finish(complaints);
 
     let mut replay = table.section("replay", complaints);
-    let replay_capacity = count(&mut replay, "capacity", 1_000_000, complaints);
+    let replay_capacity = count(&mut replay, "capacity", 200_000, complaints);
     replay.finish(complaints);
 
     let mut drain = table.section("drain", complaints);

@@ -33,6 +33,8 @@ pub enum Denial {
     TwinField,
     /// A parameter the route requires is missing, empty, repeated or not UTF-8.
     Parameter,
+    /// A parameter that no one named, beside a body that decides.
+    UnnamedParameter,
 
     /// The body is larger than the limit, by its length or by its bytes.
     BodyTooLarge,
@@ -77,6 +79,8 @@ pub enum Denial {
     Early,
     /// This signed message was admitted before.
     Replayed,
+    /// A copy of this message is with the PAM, and what comes of it is not known yet.
+    CopyInFlight,
     /// The memory of signed messages is full for this caller.
     ReplayMemoryFull,
 
@@ -93,6 +97,8 @@ pub enum Denial {
 
     /// Too many passwords wait to be verified.
     PasswordQueueFull,
+    /// The exchange with the PAM failed, and not one byte of the request was sent.
+    Unsent(FailureKind),
     /// The exchange with the PAM failed.
     Upstream(FailureKind),
     /// The answer may have ended a token and cannot be read.
@@ -146,7 +152,8 @@ impl Denial {
             )
             | Denial::NoRoute
             | Denial::TwinField
-            | Denial::Parameter => Check::Route,
+            | Denial::Parameter
+            | Denial::UnnamedParameter => Check::Route,
             Denial::BodyTooLarge
             | Denial::BodyCut
             | Denial::BodySlow
@@ -168,10 +175,11 @@ impl Denial {
             | Denial::Stale
             | Denial::Early
             | Denial::Replayed
+            | Denial::CopyInFlight
             | Denial::ReplayMemoryFull => Check::Freshness,
             Denial::TokenMissing | Denial::TokenRepeated | Denial::TokenMalformed => Check::Token,
             Denial::TokenEnded | Denial::RevocationFull => Check::Standing,
-            Denial::Upstream(_) | Denial::AnswerUnreadable | Denial::Internal => Check::Upstream,
+            Denial::Unsent(_) | Denial::Upstream(_) | Denial::AnswerUnreadable | Denial::Internal => Check::Upstream,
         }
     }
 
@@ -180,7 +188,9 @@ impl Denial {
         match self {
             Denial::Head(fault) => Disclosure::BadRequest(fault.status()),
             Denial::NoRoute => Disclosure::NotFound,
-            Denial::TwinField | Denial::BodyCut | Denial::Json(_) => Disclosure::BadRequest(400),
+            Denial::TwinField | Denial::UnnamedParameter | Denial::BodyCut | Denial::Json(_) => {
+                Disclosure::BadRequest(400)
+            }
             Denial::Parameter => Disclosure::MissingParameter,
             Denial::BodyTooLarge => Disclosure::BadRequest(413),
             Denial::BodySlow => Disclosure::BadRequest(408),
@@ -201,11 +211,16 @@ impl Denial {
             | Denial::Replayed => Disclosure::Unauthenticated,
             Denial::TokenMissing | Denial::TokenRepeated | Denial::TokenMalformed => Disclosure::TokenInvalid,
             Denial::TokenEnded => Disclosure::TokenEnded,
-            Denial::ReplayMemoryFull | Denial::RevocationFull | Denial::PasswordQueueFull => Disclosure::Unavailable,
+            Denial::CopyInFlight
+            | Denial::ReplayMemoryFull
+            | Denial::RevocationFull
+            | Denial::PasswordQueueFull
+            | Denial::Unsent(_) => Disclosure::Unavailable,
             Denial::Upstream(failure) => match failure {
-                FailureKind::Connect | FailureKind::ConnectTimeout => Disclosure::Unavailable,
                 FailureKind::Timeout => Disclosure::Timeout,
-                FailureKind::Write
+                FailureKind::Connect
+                | FailureKind::ConnectTimeout
+                | FailureKind::Write
                 | FailureKind::Closed
                 | FailureKind::Malformed(_)
                 | FailureKind::TooLarge
@@ -223,6 +238,7 @@ impl Denial {
             Denial::NoRoute => "no_route",
             Denial::TwinField => "twin_field",
             Denial::Parameter => "parameter",
+            Denial::UnnamedParameter => "unnamed_parameter",
             Denial::BodyTooLarge => "body_too_large",
             Denial::BodyCut => "body_cut",
             Denial::BodySlow => "body_timeout",
@@ -243,6 +259,7 @@ impl Denial {
             Denial::Stale => "stale",
             Denial::Early => "early",
             Denial::Replayed => "replayed",
+            Denial::CopyInFlight => "copy_in_flight",
             Denial::ReplayMemoryFull => "replay_memory_full",
             Denial::TokenMissing => "token_missing",
             Denial::TokenRepeated => "token_repeated",
@@ -250,7 +267,7 @@ impl Denial {
             Denial::TokenEnded => "token_ended",
             Denial::RevocationFull => "revocation_memory_full",
             Denial::PasswordQueueFull => "password_queue_full",
-            Denial::Upstream(failure) => failure.as_str(),
+            Denial::Unsent(failure) | Denial::Upstream(failure) => failure.as_str(),
             Denial::AnswerUnreadable => "answer_unreadable",
             Denial::Internal => "internal",
         }

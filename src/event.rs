@@ -10,7 +10,7 @@ use crate::token::TokenDigest;
 
 /// Everything that is told about one request. Nothing in it is secret; what the caller chose is bounded.
 pub struct Event {
-    /// Seconds and nanoseconds since 1970, as RFC 3339 text.
+    /// When the reply was decided: RFC 3339 in UTC, with microseconds.
     pub timestamp: String,
     /// The dialect.
     pub dialect: Box<str>,

@@ -183,6 +183,12 @@ impl FieldFault {
     }
 }
 
+/// A name as servers fold it that turn header fields into variables (RFC 3875 §4.1.18): case is lost, and every character
+/// but letters and digits becomes the same. Two names that fold alike may be one field to the PAM.
+pub fn fold(name: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    name.iter().map(|byte| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' })
+}
+
 /// The members of a comma-separated list field, without the blanks around them; empty ones are
 /// skipped (RFC 9110 §5.6.1). For lists of tokens: a comma in a quoted string ends a member too.
 pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {

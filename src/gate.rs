@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::dialect::Dialect;
 use crate::dialect::route::{Entry, Route, Settlement};
 use crate::dialect::source::{Reading, View};
-use crate::fields::{Fields, Only};
+use crate::fields::{Fields, Only, fold};
 use crate::json;
 use crate::request::{Head, Request};
 use crate::revocation::Room;
@@ -102,10 +102,8 @@ impl Gate {
         let route = entry.choose(view.found.as_ref()).ok_or(Denial::NoRoute)?;
         trail.route = Some(route);
 
-        // 2. Size: before any work that grows with the body.
-        if u64::try_from(request.body.len()).unwrap_or(u64::MAX) > self.largest_body {
-            return Err(Denial::BodyTooLarge);
-        }
+        // 2. Size: before any work that grows with the body. Its bytes were counted while they were read; what is left is
+        //    that no check looks at bytes which somebody inflates later.
         if route.reads_body {
             plain_coding(&request.head.fields)?;
         }
@@ -131,6 +129,7 @@ impl Gate {
         };
 
         // 6. Shape of parameters and token: a caller who has proven itself may be told what is wrong with its request.
+        self.refuse_unnamed_parameters(route, request)?;
         for name in &route.query {
             let mut values = request.head.target.parameters(name);
             match (values.next(), values.next()) {
@@ -180,7 +179,7 @@ impl Gate {
 
     fn prove_signature(&self, view: &mut View<'_>, by_credential: Option<usize>) -> Result<Option<Proven>, Denial> {
         let Some(scheme) = &self.dialect.signature else { return Ok(None) };
-        if scheme.reads_json() {
+        if scheme.reads_json() || (scheme.message.compacts() && !view.request.body.is_empty()) {
             self.read_json(view)?;
         }
         let presented = scheme.presented(view)?;
@@ -261,19 +260,27 @@ impl Gate {
         Ok(())
     }
 
+    /// Where the body decides, or is what was signed, a parameter that no one named is refused: some frameworks lay
+    /// parameters over the members of a JSON body, and the PAM would then read what was neither signed nor looked at.
+    fn refuse_unnamed_parameters(&self, route: &Route, request: &Request) -> Result<(), Denial> {
+        let signed_query = self.dialect.signature.as_ref().is_some_and(|scheme| scheme.message.covers_query());
+        let query = request.head.target.query();
+        if query.is_empty() || !(route.reads_body || route.signed) || (route.signed && signed_query) {
+            return Ok(());
+        }
+        let named = |name: &str| route.query.iter().chain(&route.optional_query).any(|known| **known == *name);
+        let all_named = query.split('&').all(|pair| named(pair.split_once('=').map_or(pair, |(name, _)| name)));
+        if all_named { Ok(()) } else { Err(Denial::UnnamedParameter) }
+    }
+
     fn refuse_twins(&self, fields: &Fields) -> Result<(), Denial> {
-        let twin = |name: &[u8]| {
-            let is = |guarded: &[u8]| {
-                guarded.len() == name.len()
-                    && guarded.iter().zip(name).all(|(&one, &other)| match other {
-                        b'_' => one == b'-',
-                        other => one == other.to_ascii_lowercase(),
-                    })
-            };
-            self.dialect.guarded.iter().any(|guarded| is(guarded.as_bytes()))
-        };
-        let hidden = fields.iter().any(|field| field.name.contains(&b'_') && twin(field.name));
-        if hidden { Err(Denial::TwinField) } else { Ok(()) }
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+        let odd = fields.iter().filter(|field| !field.name.iter().all(plain));
+        let guarded = |name: &[u8]| self.dialect.guarded.iter().any(|guarded| fold(guarded.as_bytes()).eq(fold(name)));
+        // A guarded name may itself be odd; then it is looked at under that very name.
+        let known = |name: &[u8]| self.dialect.guarded.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name));
+        let twin = odd.into_iter().any(|field| guarded(field.name) && !known(field.name));
+        if twin { Err(Denial::TwinField) } else { Ok(()) }
     }
 }
 
@@ -305,10 +312,11 @@ fn json_type(fields: &Fields) -> Result<(), Denial> {
     let json = media == b"application/json" || (media.starts_with(b"application/") && media.ends_with(b"+json"));
     // JSON is UTF-8 (RFC 8259 §8.1); another charset would be read differently on the other side.
     let other_charset = |part: &[u8]| {
-        let lower = part.to_ascii_lowercase();
-        lower
-            .strip_prefix(b"charset=")
-            .is_some_and(|charset| charset.trim_ascii() != b"utf-8" && charset != b"\"utf-8\"")
+        let Some(equals) = part.iter().position(|&byte| byte == b'=') else { return false };
+        let (name, value) = part.split_at(equals);
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let utf8 = value.eq_ignore_ascii_case(b"utf-8") || value.eq_ignore_ascii_case(b"\"utf-8\"");
+        name.trim_ascii().eq_ignore_ascii_case(b"charset") && !utf8
     };
     if json && !parts.any(other_charset) { Ok(()) } else { Err(Denial::ContentType) }
 }

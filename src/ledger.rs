@@ -49,9 +49,10 @@ where
         let freed = Arc::clone(&taken);
         let cache = Cache::builder()
             .expire_after(UntilDeadline)
-            .eviction_listener(move |_, _, cause| {
-                if cause != RemovalCause::Replaced {
-                    freed.fetch_sub(1, Ordering::AcqRel);
+            .eviction_listener(move |_, kept: Kept<V>, cause| {
+                // An entry whose time is over may be replaced before it is swept: its successor has a place of its own.
+                if cause != RemovalCause::Replaced || kept.until <= Instant::now() {
+                    free(&freed);
                 }
             })
             .build();
@@ -101,6 +102,11 @@ where
         self.cache.contains_key(key)
     }
 
+    /// What is kept under the key.
+    pub fn find(&self, key: &K) -> Option<V> {
+        self.cache.get(key).map(|kept| kept.value)
+    }
+
     /// Lets go of a key before its time.
     pub fn drop_key(&self, key: &K) {
         self.cache.invalidate(key);
@@ -121,9 +127,14 @@ where
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.used {
-            self.taken.fetch_sub(1, Ordering::AcqRel);
+            free(&self.taken);
         }
     }
+}
+
+/// Gives one place back. Never below zero: a count that wrapped around would refuse everything for ever.
+fn free(taken: &AtomicU64) {
+    let _ = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| taken.checked_sub(1));
 }
 
 /// Entries leave at their deadline, on the monotonic clock: a wall clock that jumps revives nobody.
@@ -193,6 +204,18 @@ mod tests {
         let place = std::iter::repeat_with(|| ledger.reserve()).find_map(Result::ok).unwrap();
         ledger.keep(place, 2, (), HOUR);
         assert!(ledger.has(&2));
+    }
+
+    #[test]
+    fn a_key_kept_again_and_again_after_its_time_takes_one_place() {
+        let ledger = Ledger::<u64, ()>::new(3);
+        for _ in 0..20 {
+            ledger.keep(ledger.reserve().unwrap(), 1, (), Duration::ZERO);
+            assert!(ledger.keep_first(ledger.reserve().unwrap(), 2, (), Duration::ZERO).is_ok());
+        }
+        ledger.keep(ledger.reserve().unwrap(), 1, (), HOUR);
+        assert!(ledger.keep_first(ledger.reserve().unwrap(), 2, (), HOUR).is_ok());
+        assert_eq!(ledger.count(), 2);
     }
 
     #[test]

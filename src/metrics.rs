@@ -98,7 +98,7 @@ impl Metrics {
             }
             (decision, denial) => {
                 self.decisions.with_label_values(&["all", decision.as_str(), "ok"]).inc();
-                if let Some(failure @ (Denial::Upstream(_) | Denial::AnswerUnreadable)) = denial {
+                if let Some(failure @ (Denial::Unsent(_) | Denial::Upstream(_) | Denial::AnswerUnreadable)) = denial {
                     self.upstream_errors.with_label_values(&[failure.reason()]).inc();
                 }
             }

@@ -44,7 +44,7 @@ pub struct Demo {
 }
 
 const EXAMPLE: &str = "Example:
-  portcullis demo | less";
+  portcullis demo --once";
 
 /// Walks, and stays until it is stopped or nobody reads any more.
 pub fn demo(arguments: &Demo) -> ExitCode {

@@ -139,8 +139,8 @@ impl<'a> Signing<'a> {
             line.push_str(&format!(" -H {}", quoted(&field)));
         }
         if !self.request.body.is_empty() {
-            // --data-binary: -d would take the line ends out, and with them the signature's sense.
-            line.push_str(&format!(" --data-binary {}", quoted(&String::from_utf8_lossy(&self.request.body))));
+            // --data-raw: a body that starts with `@` is not a file.
+            line.push_str(&format!(" --data-raw {}", quoted(&String::from_utf8_lossy(&self.request.body))));
         }
         let url = format!("http://{}{}", self.settings.listen, head.target.as_str());
         format!("{line} {}", quoted(&url))

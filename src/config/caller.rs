@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::paper::{Complaints, Place, Table, Value};
 use super::reference::{secret, secrets};
-use crate::credential::authorization::AuthScheme;
+use crate::credential::authorization::{AuthScheme, is_key};
 use crate::credential::password::StoredHash;
 use crate::credential::signature::SigningKey;
 use crate::credential::{BasicSecrets, Caller, credential_digest};
@@ -56,6 +56,10 @@ impl Reading<'_> {
         let basic = table.table("basic", self.complaints).map(|table| self.basic(table));
         let bearer_place = place.clone();
         let bearer = secrets(&mut table, "bearer", self.folder, self.environment, self.complaints);
+        if bearer.iter().any(|key| !is_key(key.expose())) {
+            let message = "a bearer key has a blank, a line end or another character that no header can carry; it could never match";
+            self.complaints.push(&place, message);
+        }
         let by_bearer = bearer.last().map(|key| Secret::new([b"Bearer ", key.expose()].concat()));
         let bearer: Vec<_> = bearer.iter().map(|key| credential_digest(key, self.digest_key)).collect();
         let signs = table.contains("signing");
@@ -103,6 +107,13 @@ impl Reading<'_> {
             self.complaints.push(table.place(), message);
         }
         let plain = secrets(&mut table, "password", self.folder, self.environment, self.complaints);
+        let unsendable = |password: &Secret| {
+            std::str::from_utf8(password.expose()).map_or(true, |text| text.chars().any(char::is_control))
+        };
+        if plain.iter().any(unsendable) {
+            let message = "a password is not UTF-8 or has a control character, such as a line end; it could never match (RFC 7617)";
+            self.complaints.push(table.place(), message);
+        }
         let newest = plain.last().cloned();
         let plain = plain.iter().map(|password| credential_digest(password, self.digest_key)).collect();
         let place = table.place().clone();

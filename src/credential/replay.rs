@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::denial::Denial;
-use crate::ledger::Ledger;
+use crate::ledger::{Full, Ledger};
 
 /// Names a signed message of a caller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,7 +35,11 @@ pub struct Ticket {
     fate: watch::Sender<Fate>,
 }
 
-struct Seen(Ledger<[u8; 20], watch::Receiver<Fate>>);
+struct Seen(Ledger<[u8; 20], Earlier>);
+
+/// A message that was admitted, and what becomes of it.
+#[derive(Clone)]
+struct Earlier(watch::Receiver<Fate>);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
@@ -54,25 +58,36 @@ impl Replays {
     pub async fn first(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial> {
         let seen = self.seen.get(key.caller).ok_or(Denial::Internal)?;
         let seen = seen.get_or_init(|| Arc::new(Seen(Ledger::new(self.most))));
-        loop {
-            let place = seen.0.reserve().map_err(|_| Denial::ReplayMemoryFull)?;
-            let (fate, watched) = watch::channel(Fate::Open);
-            match seen.0.keep_first(place, key.message, watched, time) {
-                Ok(()) => return Ok(Ticket { seen: Arc::clone(seen), message: key.message, fate }),
-                Err(mut other) => {
-                    let decided = other.wait_for(|fate| *fate != Fate::Open).await.map(|fate| *fate);
-                    if decided.is_ok_and(|fate| fate == Fate::Settled) {
-                        return Err(Denial::Replayed);
-                    }
-                }
-            }
-        }
+        let earlier = match admit(seen, key.message, time)? {
+            Ok(ticket) => return Ok(ticket),
+            Err(earlier) => earlier,
+        };
+        forgotten(earlier).await?;
+        // Whoever waited once does not queue again: a PAM in trouble would get the copies one by one, the last of them
+        // long after its time.
+        admit(seen, key.message, time)?.map_err(|_| Denial::CopyInFlight)
     }
 
     /// Messages remembered, of all callers.
     pub fn count(&self) -> u64 {
         self.seen.iter().filter_map(OnceLock::get).map(|seen| seen.0.count()).sum()
     }
+}
+
+/// Takes the message in, or finds the earlier copy. A full memory knows all the same what it holds.
+fn admit(seen: &Arc<Seen>, message: [u8; 20], time: Duration) -> Result<Result<Ticket, Earlier>, Denial> {
+    let (fate, watched) = watch::channel(Fate::Open);
+    let kept = match seen.0.reserve() {
+        Ok(place) => seen.0.keep_first(place, message, Earlier(watched), time),
+        Err(Full) => Err(seen.0.find(&message).ok_or(Denial::ReplayMemoryFull)?),
+    };
+    Ok(kept.map(|()| Ticket { seen: Arc::clone(seen), message, fate }))
+}
+
+/// Waits for the fate of an earlier copy; it must have been forgotten for this one to go on.
+async fn forgotten(mut earlier: Earlier) -> Result<(), Denial> {
+    let decided = earlier.0.wait_for(|fate| *fate != Fate::Open).await.map(|fate| *fate);
+    if decided.is_ok_and(|fate| fate == Fate::Settled) { Err(Denial::Replayed) } else { Ok(()) }
 }
 
 impl Ticket {
@@ -138,6 +153,26 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn of_many_copies_that_waited_one_goes_on_and_the_others_are_told_to_come_again() {
+        let replays = Arc::new(Replays::new(10, 1));
+        let ticket = replays.first(KEY, HOUR).await.ok().unwrap();
+        let copies: Vec<_> = (0..3)
+            .map(|_| {
+                let replays = Arc::clone(&replays);
+                tokio::spawn(async move { replays.first(KEY, HOUR).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        drop(ticket);
+        let mut outcomes = Vec::new();
+        for copy in copies {
+            outcomes.push(copy.await.unwrap());
+        }
+        let refused: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+        assert_eq!(refused, [&Denial::CopyInFlight; 2]);
+    }
+
     // threat: D11
     #[tokio::test]
     async fn a_full_memory_refuses_its_caller_and_no_other() {
@@ -145,6 +180,7 @@ mod tests {
         replays.first(KEY, HOUR).await.ok().unwrap().settle();
         let other = ReplayKey { message: [2; 20], ..KEY };
         assert_eq!(refusal(&replays, other).await, Some(Denial::ReplayMemoryFull));
+        assert_eq!(refusal(&replays, KEY).await, Some(Denial::Replayed));
         assert_eq!(refusal(&replays, ReplayKey { caller: 1, ..other }).await, None);
     }
 }

@@ -146,6 +146,7 @@ fn signature(
     demand(has_rule && !message.has_timestamp(), "the timestamp is not part of the message, so anyone could change it");
     demand(packed && !rule_is_packed, "the format packs the timestamp; write timestamp = { at = \"signature\" }");
     demand(rule_is_packed && !packed, "timestamp.at is \"signature\", and the format has no {timestamp}");
+    demand(nonce.is_some() && !message.has_nonce(), "the nonce is not part of the message, so anyone could change it");
     demand(message.has_nonce() && nonce.is_none(), "the message has {nonce}; add nonce = \"header:…\"");
     demand(
         message.has_url() && overrides.public_url.is_none(),
@@ -254,6 +255,8 @@ fn route(
     let when = conditions(&mut table, "when", wanted, complaints);
     let query = table.strings("query", complaints).unwrap_or_default();
     let query = query.into_iter().map(|name| name.value.into()).collect();
+    let optional_query = table.strings("optional_query", complaints).unwrap_or_default();
+    let optional_query = optional_query.into_iter().map(|name| name.value.into()).collect();
     let signed = table.boolean("signed", complaints).map(|signed| signed.value);
     let takes_token = table.boolean("token", complaints).map(|token| token.value);
     let settlement = settlement(&mut table, complaints).unwrap_or(defaults.settlement);
@@ -297,6 +300,7 @@ fn route(
         path: path.into(),
         when,
         query,
+        optional_query,
         signed,
         token,
         settlement,

@@ -20,6 +20,8 @@ pub struct Route {
     pub when: Conditions,
     /// Query parameters that must be there once and not be empty.
     pub query: Vec<Box<str>>,
+    /// Query parameters that may be there; any other is refused where the body decides or is what was signed.
+    pub optional_query: Vec<Box<str>>,
     /// It must be signed.
     pub signed: bool,
     /// It must carry a player token.
@@ -154,6 +156,7 @@ mod tests {
             path: path.into(),
             when: Conditions::default(),
             query: Vec::new(),
+            optional_query: Vec::new(),
             signed: false,
             token: false,
             settlement: Settlement::Refuse,

@@ -3,7 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::fields::{Field, Fields, is_hop_by_hop};
+use crate::fields::{Field, Fields, fold, is_hop_by_hop};
 use crate::request::{Method, Request};
 use crate::trace::{CorrelationId, TraceContext};
 
@@ -65,10 +65,9 @@ fn passes(name: &[u8], whole_answer: bool) -> bool {
     !is_hop_by_hop(name) && !dropped(&STAMPED) && !dropped(&OVERRIDES) && !encoded
 }
 
-/// The same name to a server that cannot tell `-` from `_`.
+/// The same name to a server that folds names into variables, where `-`, `_` and `.` become one character.
 fn same_header(lower: &[u8], name: &[u8]) -> bool {
-    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    lower.len() == name.len() && lower.iter().zip(name).all(|(&one, &other)| one == folded(other))
+    fold(lower).eq(fold(name))
 }
 
 /// What is stamped here, or settled between the caller and us: `Expect` has been answered.

@@ -16,7 +16,7 @@ use super::memory::Memory;
 use super::{Body, BodyFault, Sent, Serve, forward};
 use crate::config::{Limits, Settings};
 use crate::credential::password::Passwords;
-use crate::credential::replay::Replays;
+use crate::credential::replay::{Replays, Ticket};
 use crate::denial::Denial;
 use crate::dialect::answer::Effect;
 use crate::event::{Decision, Event};
@@ -43,6 +43,7 @@ pub struct Portcullis {
 pub struct Record {
     event: Event,
     start: Instant,
+    unsettled: Option<Ticket>,
 }
 
 /// What happened to a request on its way, beside the reply.
@@ -52,6 +53,8 @@ struct Course<'g> {
     forwarded: bool,
     settled: bool,
     retired: bool,
+    /// Settled once a streamed answer is complete.
+    unsettled: Option<Ticket>,
     own: Duration,
     upstream: Option<Duration>,
 }
@@ -118,7 +121,7 @@ impl Portcullis {
         let arrived = Instant::now();
         let admitted = self.gate.admit(entry, &request, SystemTime::now(), &mut course.trail, &self.memory).await;
         if let Some(text) = &course.trail.correlation {
-            stamps.adopt(&request.head.fields, text);
+            stamps.adopt(text);
         }
         course.own = arrived.elapsed();
         let permit = admitted?;
@@ -141,7 +144,10 @@ impl Portcullis {
         let head = forward::head(request, &stamps.correlation, &stamps.trace, must_hold);
         let manner = Manner { head_request: request.head.method == Method::Head, must_hold };
         let exchanged = self.upstream.exchange(head, request.body.clone(), manner).await;
-        exchanged.map_err(|failure| Denial::Upstream(failure.kind))
+        exchanged.map_err(|failure| match failure.sent {
+            true => Denial::Upstream(failure.kind),
+            false => Denial::Unsent(failure.kind),
+        })
     }
 
     /// From the answer to the reply: first the token dies, then the reply exists.
@@ -153,12 +159,6 @@ impl Portcullis {
         stamps: &Stamps,
         course: &mut Course<'_>,
     ) -> Result<Reply, Denial> {
-        // 5xx is no definitive answer: the caller will send the same message again and must get through.
-        if answer.status < 500
-            && let Some(ticket) = permit.ticket
-        {
-            ticket.settle();
-        }
         if let (Some((token, room)), Some(ending)) = (permit.ends, &permit.route.retires) {
             let AnswerBody::Whole(body) = &answer.body else { return Err(Denial::Internal) };
             match ending.judge(answer.status, &answer.fields, body) {
@@ -182,6 +182,13 @@ impl Portcullis {
             AnswerBody::Stream(stream) => ReplyBody::Stream(stream),
         };
         let fields = forward::answer_fields(&answer.fields, &stamps.correlation, bodiless && answer.status != 204);
+        // Last, when nothing can come between the caller and this answer any more but the caller itself. 5xx is no
+        // definitive answer: the caller will send the same message again and must get through.
+        match (permit.ticket.filter(|_| answer.status < 500), &body) {
+            (Some(ticket), ReplyBody::Stream(_)) => course.unsettled = Some(ticket),
+            (Some(ticket), ReplyBody::Whole(_) | ReplyBody::None) => ticket.settle(),
+            (None, _) => {}
+        }
         Ok(Reply { status: answer.status, fields, body })
     }
 
@@ -231,7 +238,7 @@ impl Portcullis {
             upstream: course.upstream,
             delivered: true,
         };
-        Record { event, start }
+        Record { event, start, unsettled: course.unsettled }
     }
 }
 
@@ -259,6 +266,9 @@ impl Serve for Portcullis {
     fn sent(&self, mut record: Record, sent: Sent) {
         record.event.total = record.start.elapsed();
         record.event.delivered = sent == Sent::Whole;
+        if let (Sent::Whole, Some(ticket)) = (sent, record.unsettled.take()) {
+            ticket.settle();
+        }
         self.metrics.count(&record.event);
         self.log.line(&record.event);
         self.metrics.in_flight.dec();
@@ -295,9 +305,9 @@ impl Stamps {
         }
     }
 
-    /// Takes an id out of the body, unless the caller sent a header of its own.
-    fn adopt(&mut self, fields: &Fields, text: &str) {
-        if fields.all("x-correlation-id").next().is_none() {
+    /// Takes an id out of the body, unless the caller sent a good one in the header.
+    fn adopt(&mut self, text: &str) {
+        if self.correlation.as_str() == self.fresh.uuid.as_hyphenated().to_string() {
             self.correlation = CorrelationId::adopt_or_mint(std::iter::once(text.as_bytes()), &self.fresh);
         }
     }

@@ -141,6 +141,7 @@ async fn nothing_a_wallet_is_told_comes_out() {
         "transfer_encoding",
         "twin_field",
         "unasked_101",
+        "unnamed_parameter",
         "upgrade",
     ];
     assert_eq!(reasons.iter().map(String::as_str).collect::<Vec<_>>(), expected);
@@ -251,7 +252,7 @@ async fn a_full_memory_of_messages_gives_nothing_away() {
 
 #[tokio::test]
 async fn a_pam_that_never_answers_gives_nothing_away() {
-    let world = World::of("config/wallet.toml", &["timeouts.total=50ms"]).await;
+    let world = World::of("config/wallet.toml", &["timeouts.read=50ms"]).await;
     world.pam.answer_async(|_| futures_answer::of(std::future::pending()));
     let mut outside = Outside::default();
     outside.send_all(&world, &[wallet::signed("debit", &wallet::body(TOKEN))]).await;
@@ -261,10 +262,9 @@ async fn a_pam_that_never_answers_gives_nothing_away() {
 
 #[tokio::test]
 async fn a_pam_that_is_down_gives_nothing_away() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut pam = Pam::start().await;
-    pam.address = taken.local_addr().unwrap();
-    drop(taken);
+    // Nobody listens there.
+    pam.address = "127.0.0.1:1".parse().unwrap();
     let address = pam.address.to_string();
     let world = World::with_pam("config/wallet.toml", &[], pam).await;
     let mut outside = Outside::default();
@@ -327,6 +327,23 @@ fn no_complaint_shows_a_secret_that_cannot_be_used() {
     }
 }
 
+#[test]
+fn the_search_knows_every_spelling() {
+    let needles = spellings(&["canary/+="], &[hmac_sha256_hex("a", b"b")]);
+    let finds = |text: &str| needles.iter().any(|needle| text.contains(needle));
+    let mac = hmac_sha256_hex("a", b"b");
+    for text in
+        ["a canary/+= b", "63616e6172792f2b3d", "63616E6172792F2B3D", "x=canary%2F%2B%3D", &mac, &mac.to_uppercase()]
+    {
+        assert!(finds(text), "{text}");
+    }
+    for in_front in ["", "u", "us", "use", "user:", "user::"] {
+        assert!(finds(&STANDARD.encode(format!("{in_front}canary/+=:more"))), "{in_front}");
+        assert!(finds(&URL_SAFE.encode(format!("{in_front}canary/+="))), "{in_front}");
+    }
+    assert!(!finds("a canary"));
+}
+
 /// Everything that came out.
 #[derive(Default)]
 struct Outside {
@@ -363,6 +380,7 @@ impl Outside {
         for line in &lines {
             self.heard.push_str(&format!("{line}\n"));
         }
+        assert!(self.heard.contains("portcullis_requests_total"), "the metrics were not heard");
         for needle in spellings(secrets, signatures) {
             let found = self.heard.lines().find(|line| line.contains(&needle));
             assert_eq!(found, None, "{needle}");

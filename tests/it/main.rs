@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod tidy;
 
+mod disagreement;
 mod trace;
 mod wire;
 

@@ -259,7 +259,8 @@ impl Pam {
         pam
     }
 
-    /// Answers every request with the raw bytes that `answering` makes of it.
+    /// Answers every request with the raw bytes that `answering` makes of it. An answer with `Connection: close` is the
+    /// last one of its connection.
     pub fn answer_with(&self, answering: impl Fn(Seen) -> Vec<u8> + Send + Sync + 'static) {
         self.answer_async(move |seen| futures_answer::ready(answering(seen)));
     }
@@ -361,7 +362,8 @@ impl Pam {
             self.arrivals.send_modify(|arrived| *arrived += 1);
             match answering(seen).await {
                 Some(bytes) => {
-                    if stream.write_all(&bytes).await.is_err() {
+                    let last = find(&bytes, b"\r\nConnection: close\r\n").is_some();
+                    if stream.write_all(&bytes).await.is_err() || last {
                         return;
                     }
                 }
@@ -497,6 +499,13 @@ impl Connection {
             .await
             .expect("no reply came")
             .expect("the connection ended without a reply")
+    }
+
+    /// What is left of a reply that ends with `tail`, when its first bytes have been taken off the stream already.
+    pub async fn rest_of_reply(&mut self, tail: &str) -> Vec<u8> {
+        let whole = async { while !self.read.ends_with(tail.as_bytes()) && self.more().await {} };
+        timeout(PATIENCE, whole).await.expect("no whole reply came");
+        std::mem::take(&mut self.read)
     }
 
     /// Reads to the end of the connection; what came before it.

@@ -18,6 +18,7 @@ pub struct Accounts {
     debits: BTreeMap<String, (&'static str, i64)>,
     /// The last action by ticket.
     tickets: BTreeMap<String, String>,
+    /// Counts the tokens of the Valkyrie family.
     minted: u64,
 }
 
@@ -78,7 +79,7 @@ impl Accounts {
             transactions: Vec::new(),
             debits: BTreeMap::new(),
             tickets: BTreeMap::new(),
-            minted: 0,
+            minted: 1,
         }
     }
 
@@ -125,7 +126,7 @@ impl Accounts {
             (Method::Get, ["session"]) => ("session", session(player, token)),
             (Method::Put, ["session"]) => {
                 self.minted += 1;
-                let fresh = format!("demo-session-of-{player}-{:0>width$}", self.minted + 1, width = 20 - player.len());
+                let fresh = format!("demo-session-of-{player}-{:0>width$}", self.minted, width = 20 - player.len());
                 self.sessions.remove(token);
                 self.sessions.insert(fresh.clone(), player);
                 ("session", session(player, &fresh))
@@ -135,6 +136,9 @@ impl Accounts {
             (Method::Post, [_, "transactions"]) => {
                 let amount = cents(&body, "/cashAmount");
                 let change = if text(&body, "/transactionType").ends_with("WITHDRAW") { -amount } else { amount };
+                if amount < 0 {
+                    return Err("PAM_ERR_NEGATIVE_STAKE");
+                }
                 self.change(player, change).ok_or("PAM_ERR_CASH_OVERDRAFT")?;
                 self.transactions.push(body);
                 let id = self.transactions.len().to_string();
@@ -158,6 +162,7 @@ impl Accounts {
         let id = text(body, "/transaction_id").to_owned();
         let amount = cents(body, "/amount");
         let done = match operation {
+            _ if amount < 0 => None,
             "authenticate" | "balance" => Some(()),
             "debit" => self.change(player, -amount).map(|()| {
                 self.debits.insert(id, (player, amount));
@@ -236,4 +241,88 @@ fn cents(body: &Value, pointer: &str) -> i64 {
 
 fn money(cents: i64) -> f64 {
     cents as f64 / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::request::{Head, HeadLimits};
+
+    fn ask(accounts: &mut Accounts, line: &str, token: &str, body: &str) -> (u16, Value) {
+        let head = format!("{line} HTTP/1.1\r\nHost: pam\r\nX-Player-Token: {token}\r\n\r\n");
+        let limits = HeadLimits { bytes: 1024, fields: 8, target: 256 };
+        let head = Head::scan(Bytes::from(head), &limits).unwrap();
+        accounts.answer(&Request { head, body: Bytes::from(body.to_owned()) })
+    }
+
+    #[test]
+    fn tokens_of_valkyrie_have_the_length_its_dialect_wants() {
+        let mut accounts = Accounts::new();
+        for player in [ALICE, BOB, CAROL] {
+            let (_, answer) = ask(&mut accounts, "PUT /players/session", player.valkyrie, "");
+            let fresh = text(&answer, "/session/token");
+            assert_eq!([player.valkyrie.len(), fresh.len()], [37, 37], "{answer}");
+            assert_ne!(player.valkyrie, fresh);
+        }
+    }
+
+    #[test]
+    fn a_refresh_moves_the_session_to_another_token() {
+        let mut accounts = Accounts::new();
+        let (_, answer) = ask(&mut accounts, "PUT /players/session", ALICE.valkyrie, "");
+        assert_eq!(ask(&mut accounts, "GET /players/session", ALICE.valkyrie, "").0, 401);
+        assert_eq!(ask(&mut accounts, "GET /players/session", text(&answer, "/session/token"), "").0, 200);
+    }
+
+    #[test]
+    fn a_bet_and_a_win_move_money_and_are_found_again() {
+        let mut accounts = Accounts::new();
+        let mut book = |kind: &str, amount: f64| {
+            let body = json!({ "transactionType": kind, "cashAmount": amount, "providerRoundId": "round-1" });
+            ask(&mut accounts, "POST /players/alice/transactions", ALICE.valkyrie, &body.to_string()).1
+        };
+        assert_eq!(book("WITHDRAW", 30.0).pointer("/transactionResult/balance/cashAmount"), Some(&json!(70.0)));
+        assert_eq!(book("DEPOSIT", 0.5).pointer("/transactionResult/balance/cashAmount"), Some(&json!(70.5)));
+        assert_eq!(text(&book("WITHDRAW", 70.51), "/error/code"), "PAM_ERR_CASH_OVERDRAFT");
+        assert_eq!(text(&book("WITHDRAW", -1.0), "/error/code"), "PAM_ERR_NEGATIVE_STAKE");
+        let mut found = |path: &str| ask(&mut accounts, path, ALICE.valkyrie, "").1;
+        assert_eq!(found("GET /players/alice/transactions").pointer("/transactions/2"), None);
+        assert_eq!(found("GET /players/alice/transactions").pointer("/transactions/1/cashAmount"), Some(&json!(0.5)));
+        assert_eq!(text(&found("GET /players/alice/gamerounds/round-1"), "/status"), "OK");
+        assert_eq!(text(&found("GET /players/alice/gamerounds/round-2"), "/error/code"), "PAM_ERR_ROUND_NOT_FOUND");
+        assert_eq!(text(&found("GET /players/bob/balance"), "/error/code"), "PAM_ERR_PLAYER_NOT_FOUND");
+    }
+
+    #[test]
+    fn a_rollback_gives_a_stake_back_once() {
+        let mut accounts = Accounts::new();
+        let mut wallet = |operation: &str| {
+            let body = json!({ "token": ALICE.wallet, "transaction_id": "bet-1", "amount": 5.0 }).to_string();
+            let (status, answer) = ask(&mut accounts, &format!("POST /api/wallet/{operation}"), "", &body);
+            (status, answer.pointer("/balance").and_then(Value::as_f64))
+        };
+        assert_eq!(wallet("authenticate"), (200, Some(100.0)));
+        assert_eq!(wallet("debit"), (200, Some(95.0)));
+        assert_eq!(wallet("rollback"), (200, Some(100.0)));
+        assert_eq!(wallet("rollback"), (400, None));
+        assert_eq!(wallet("credit"), (200, Some(105.0)));
+        assert_eq!(wallet("terminate"), (200, Some(105.0)));
+        assert_eq!(wallet("balance"), (401, None));
+    }
+
+    #[test]
+    fn a_ticket_is_known_after_it_was_created() {
+        let mut accounts = Accounts::new();
+        let mut betstack = |action: &str| {
+            let body = json!({ "action": action, "data": { "operator": OPERATOR, "ticket_id": "1" } }).to_string();
+            ask(&mut accounts, "POST /pam", "", &body).0
+        };
+        assert_eq!(betstack("ping"), 200);
+        assert_eq!(betstack("identify"), 400);
+        assert_eq!(betstack("ticket_win"), 400);
+        assert_eq!(betstack("ticket_create"), 200);
+        assert_eq!(betstack("ticket_win"), 200);
+    }
 }

@@ -81,7 +81,7 @@ impl Call {
         }
         parts.extend(self.all_fields().map(|(name, value)| format!("-H {}", quoted(&format!("{name}: {value}")))));
         if !self.body.is_empty() {
-            parts.push(format!("--data-binary {}", quoted(&self.body)));
+            parts.push(format!("-d {}", quoted(&self.body)));
         }
         parts.push(quoted(&format!("http://{authority}{}", self.target)));
         parts.join(joint)

@@ -75,7 +75,7 @@ fn fresh(family: &Family, joint: &str) -> String {
         "-H \"timestamp: $now\"".to_owned(),
         "-H \"signature: $mac\"".to_owned(),
         "-H 'Content-Type: application/json'".to_owned(),
-        "--data-binary \"$body\"".to_owned(),
+        "-d \"$body\"".to_owned(),
         format!("'http://{}{target}'", family.address),
     ];
     parts.join(joint)

@@ -101,7 +101,7 @@ impl<W: Write> Page<W> {
         self.entry("PAM", None, pam.iter().cloned(), ' ')?;
         self.entry("why", None, [(*why).to_owned()], ' ')?;
         if let Some(fault) = fault {
-            let fault = format!("promised was otherwise: {fault}");
+            let fault = format!("promised was {fault}");
             self.entry("BUT", Some((Paint::Red, &fault)), [fault.clone()], ' ')?;
         }
         self.flush()

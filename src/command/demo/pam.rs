@@ -114,11 +114,11 @@ impl Inside {
                 tokio::time::sleep(SLEEP).await;
             }
             let (status, body) = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).answer(&request);
-            let (body, length) = (body.to_string(), body.to_string().len());
+            let body = body.to_string();
             let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
             let reason = reason.unwrap_or_default();
             let head = format!("HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\n");
-            stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes()).await?;
+            stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await?;
         }
         Ok(())
     }

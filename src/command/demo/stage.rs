@@ -69,7 +69,7 @@ impl Stage {
         page.title("Portcullis, seen at work")?;
         page.prose(
             "A small PAM that speaks three families of APIs, each at a door of its own, and a Portcullis in front of each \
-             door, with the example config of its family. Everything runs in this process, on free ports. Secrets and \
+             door, with the example config of its family. All of it runs in this one program, on free ports. Secrets and \
              players are made up.",
         )?;
         page.line("")?;
@@ -87,11 +87,10 @@ impl Stage {
 
 impl Family {
     fn start(name: &'static str, config: &str, pam: Pam, log: &Log) -> Result<Family, String> {
-        let settings = settings(name, config, &pam)?;
-        let known = self::settings(name, config, &pam)?;
-        let traffic = bind(&settings.listen).map_err(said("cannot listen"))?;
-        let portcullis = Portcullis::new(settings, log.clone()).map_err(said("cannot count"))?;
-        let portcullis = Arc::new(portcullis);
+        let known = settings(name, config, &pam)?;
+        let served = settings(name, config, &pam)?;
+        let traffic = bind(&served.listen).map_err(said("cannot listen"))?;
+        let portcullis = Arc::new(Portcullis::new(served, log.clone()).map_err(said("cannot count"))?);
         let (ready, watched) = watch::channel(true);
         let admin = Admin::new(Arc::clone(&portcullis), watched);
         let traffic = Server::start(traffic, portcullis).map_err(said("cannot listen"))?;

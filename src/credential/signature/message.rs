@@ -113,6 +113,17 @@ impl Message {
         self.pieces().any(|piece| *piece == Piece::Body)
     }
 
+    /// True when the body goes into the message without its white space: then it must be read as JSON first, or else
+    /// `1 0` would be signed as `10`.
+    pub fn compacts(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Value(_, filters) if filters.contains(&Filter::Compact)))
+    }
+
+    /// True when the query is part of the message.
+    pub fn covers_query(&self) -> bool {
+        self.pieces().any(|piece| matches!(piece, Piece::Query | Piece::Url))
+    }
+
     /// True when a member of the JSON body is part of the message.
     pub fn reads_json(&self) -> bool {
         self.pieces().any(|piece| matches!(piece, Piece::Source(source) if source.is_json()))
