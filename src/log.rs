@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -65,7 +66,12 @@ impl Writer {
 fn write(received: Receiver<Message>, mut out: impl Write) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(message) = received.recv() {
-        let mut finish = false;
+        let mut finish = matches!(message, Message::Finish);
+        if !finish {
+            // A thread that is woken for each line costs more than the line. Lines that come while it rests go out
+            // together, and senders have nobody to wake.
+            std::thread::sleep(REST);
+        }
         let mut next = Some(message);
         while let Some(message) = next {
             match message {
@@ -85,6 +91,9 @@ fn write(received: Receiver<Message>, mut out: impl Write) {
 
 /// Lines that may wait for the writer: a second of a busy sidecar.
 const WAITING: usize = 16 << 10;
+
+/// How long a line may wait for company.
+const REST: Duration = Duration::from_millis(5);
 
 /// Bytes written at once.
 const BATCH: usize = 64 << 10;

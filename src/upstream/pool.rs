@@ -1,11 +1,11 @@
 //! Connections that wait for their next exchange.
 
 use std::io::ErrorKind;
-use std::net;
-use std::os::fd::AsFd;
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 /// The waiting connections of one upstream, the newest last.
@@ -65,21 +65,17 @@ impl Pool {
 /// Whether the peer has neither closed its side nor sent a byte that no one asked for, as far as
 /// the kernel knows.
 ///
-/// The kernel is asked itself, through a duplicate of the descriptor: `TcpStream::try_read` answers
-/// from the readiness that its runtime last heard of, and a byte that it misses here would be taken
-/// for the start of the next answer.
+/// The kernel is asked itself: `TcpStream::try_read` answers from the readiness that its runtime
+/// last heard of, and a byte that it misses here would be taken for the start of the next answer.
 fn is_silent(stream: &TcpStream) -> bool {
-    let Ok(twin) = stream.as_fd().try_clone_to_owned() else {
-        return false;
-    };
-    let peeked = net::TcpStream::from(twin).peek(&mut [0]);
+    let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
     matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::{self, SocketAddr, TcpListener};
     use std::thread;
 
     use super::*;

@@ -307,25 +307,40 @@ async fn an_answer_that_may_end_a_token_is_never_streamed() {
 
 // ---- a PAM that fails, in the words of every family ----
 
-/// A call of each family, and what the family says to 502, 503 and 504.
-fn families() -> [(&'static str, Request, fn(u16, &Value)); 3] {
+/// A call of a family, and what the family says to 502, 503 and 504.
+struct Family {
+    config: &'static str,
+    call: Request,
+    says: fn(u16, &Value),
+}
+
+fn families() -> [Family; 3] {
+    let deposit = r#"{"transactionType":"DEPOSIT"}"#;
     [
-        (
-            "config/valkyrie.toml",
-            valkyrie::call("POST", "/players/1/transactions?provider=x").body(r#"{"transactionType":"DEPOSIT"}"#),
-            |status, body| {
+        Family {
+            config: "config/valkyrie.toml",
+            call: valkyrie::call("POST", "/players/1/transactions?provider=x").body(deposit),
+            says: |status, body| {
                 let code = if status == 504 { "PAM_ERR_TIMEOUT" } else { "PAM_ERR_UNDEFINED" };
                 assert_eq!((&body["status"], &body["error"]["code"]), (&json!("ERROR"), &json!(code)));
             },
-        ),
-        ("config/wallet.toml", wallet::signed("debit", &wallet::body("t")), |status, body| {
-            assert_eq!((&body["status"], &body["code"]), (&json!(false), &json!(status)));
-            body["request_id"].as_str().unwrap().parse::<uuid::Uuid>().unwrap();
-        }),
-        ("config/betstack.toml", betstack::signed(&betstack::body("ticket_create", "")), |status, body| {
-            assert_eq!(body["code"], json!(status));
-            assert!(body["message"].is_string());
-        }),
+        },
+        Family {
+            config: "config/wallet.toml",
+            call: wallet::signed("debit", &wallet::body("t")),
+            says: |status, body| {
+                assert_eq!((&body["status"], &body["code"]), (&json!(false), &json!(status)));
+                body["request_id"].as_str().unwrap().parse::<uuid::Uuid>().unwrap();
+            },
+        },
+        Family {
+            config: "config/betstack.toml",
+            call: betstack::signed(&betstack::body("ticket_create", "")),
+            says: |status, body| {
+                assert_eq!(body["code"], json!(status));
+                assert!(body["message"].is_string());
+            },
+        },
     ]
 }
 
@@ -340,7 +355,7 @@ fn assert_failed(reply: &Reply, status: u16, says: fn(u16, &Value), what: &str) 
 // threat: G8
 #[tokio::test]
 async fn a_pam_that_is_down_is_503_and_served_again_as_soon_as_it_is_back() {
-    for (config, call, says) in families() {
+    for Family { config, call, says } in families() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
@@ -357,7 +372,7 @@ async fn a_pam_that_is_down_is_503_and_served_again_as_soon_as_it_is_back() {
 // threat: G1
 #[tokio::test]
 async fn a_pam_that_hangs_is_504_and_asked_once() {
-    for (config, call, says) in families() {
+    for Family { config, call, says } in families() {
         for part in ["", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"] {
             let pam = Script::then_hang(part).start().await;
             let world = World::with_pam(config, &["timeouts.total=150ms"], elsewhere(pam.address).await).await;
@@ -402,7 +417,7 @@ async fn a_pam_that_answers_nonsense_is_502_and_asked_once() {
         &fields,
         &large,
     ];
-    for (config, call, says) in families() {
+    for Family { config, call, says } in families() {
         for raw in answers {
             let pam = Script::then_close(raw).start().await;
             let world = World::with_pam(config, &[], elsewhere(pam.address).await).await;
@@ -417,7 +432,7 @@ async fn a_pam_that_answers_nonsense_is_502_and_asked_once() {
 #[tokio::test]
 async fn a_pam_that_resets_is_502_and_asked_once() {
     for part in ["", "HTTP/1.1 200 OK\r\n\r\nhel", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"] {
-        for (config, call, says) in families() {
+        for Family { config, call, says } in families() {
             let pam = Script { raw: bytes_of(part), end: End::Reset }.start().await;
             let world = World::with_pam(config, &[], elsewhere(pam.address).await).await;
             assert_failed(&world.send(&call).await, 502, says, part);

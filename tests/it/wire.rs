@@ -447,6 +447,19 @@ async fn a_refusal_closes_on_a_huge_body_and_still_arrives() {
     world.pam.assert_untouched();
 }
 
+// threat: A17
+#[tokio::test]
+async fn a_connection_that_is_ended_is_closed_and_not_reset() {
+    let world = World::wallet().await;
+    let mut caller = world.connect().await;
+    caller.write(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n").await;
+    caller.write(&[b'x'; 32 << 10]).await;
+    // A reset could overtake the reply on a longer way than this one.
+    let mut rest = Vec::new();
+    timeout(PATIENCE, caller.stream.read_to_end(&mut rest)).await.unwrap().expect("the connection was reset");
+    assert!(rest.starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+}
+
 // threat: A18
 #[tokio::test]
 async fn a_caller_that_waits_for_an_invitation_gets_it() {
@@ -734,7 +747,7 @@ async fn a_drain_waits_for_what_is_in_flight_and_closes_what_is_idle() {
     assert!(idle.rest().await.is_empty());
     timeout(PATIENCE, idle_h2).await.expect("the idle connection did not end").unwrap().unwrap();
     // One that is told to go and does not.
-    timeout(PATIENCE, raw.to_the_end()).await.expect("the deaf connection did not end");
+    timeout(PATIENCE, raw.ended()).await.expect("the deaf connection did not end");
     assert!(!finish.is_finished(), "the request in flight was left behind");
 
     release.send(true).unwrap();
@@ -949,7 +962,7 @@ async fn a_header_block_that_never_ends_ends_the_connection() {
     let world = World::of("config/valkyrie.toml", &["limits.idle_timeout=100ms"]).await;
     let mut raw = Raw::to(world.address).await;
     raw.headers(&h2_fields(&[], &[]), END_STREAM).await;
-    timeout(PATIENCE, raw.to_the_end()).await.expect("the connection did not end");
+    timeout(PATIENCE, raw.ended()).await.expect("the connection did not end");
     world.pam.assert_untouched();
 }
 
@@ -1166,7 +1179,7 @@ impl Raw {
         Outcome::Ended
     }
 
-    async fn to_the_end(&mut self) {
+    async fn ended(&mut self) {
         while self.read().await.is_some() {}
     }
 }
