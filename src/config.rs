@@ -43,6 +43,8 @@ pub struct Settings {
     pub revocation_keep: Duration,
     /// How many tokens that ended are remembered.
     pub revocation_capacity: u64,
+    /// The folder in which they outlive a restart; `None` keeps them in memory only.
+    pub revocation_journal: Option<PathBuf>,
     /// How many signed messages of each caller are remembered.
     pub replay_capacity: u64,
     /// Between the signal to stop and the end of accepting: time for a load balancer to notice `/readyz`.
@@ -175,6 +177,14 @@ fn settings(
     let mut revocation = table.section("revocation", complaints);
     let revocation_keep = duration(&mut revocation, "keep", Duration::from_secs(24 * 3600), complaints);
     let revocation_capacity = count(&mut revocation, "capacity", 1_000_000, complaints);
+    let revocation_journal = revocation.string("journal", complaints);
+    if let Some(journal) = &revocation_journal
+        && journal.value.is_empty()
+    {
+        complaints
+            .push(&journal.place, "`revocation.journal` must be a folder, as in journal = \"/var/lib/portcullis\"");
+    }
+    let revocation_journal = revocation_journal.map(|journal| PathBuf::from(journal.value));
     revocation.finish(complaints);
 
     let mut replay = table.section("replay", complaints);
@@ -203,6 +213,7 @@ fn settings(
         upstream_limits,
         revocation_keep,
         revocation_capacity,
+        revocation_journal,
         replay_capacity,
         drain_delay,
         drain_timeout,

@@ -95,6 +95,11 @@ pub enum Denial {
     /// The memory of ended tokens is full: a request that may end one cannot be let through.
     RevocationFull,
 
+    /// The journal cannot be written: a request that may end a token cannot be let through.
+    JournalFailing,
+    /// The answer ended a token, and the journal could not be written in time: it may not be released.
+    JournalFailed,
+
     /// Too many passwords wait to be verified.
     PasswordQueueFull,
     /// The exchange with the PAM failed, and not one byte of the request was sent.
@@ -178,8 +183,12 @@ impl Denial {
             | Denial::CopyInFlight
             | Denial::ReplayMemoryFull => Check::Freshness,
             Denial::TokenMissing | Denial::TokenRepeated | Denial::TokenMalformed => Check::Token,
-            Denial::TokenEnded | Denial::RevocationFull => Check::Standing,
-            Denial::Unsent(_) | Denial::Upstream(_) | Denial::AnswerUnreadable | Denial::Internal => Check::Upstream,
+            Denial::TokenEnded | Denial::RevocationFull | Denial::JournalFailing => Check::Standing,
+            Denial::Unsent(_)
+            | Denial::Upstream(_)
+            | Denial::AnswerUnreadable
+            | Denial::JournalFailed
+            | Denial::Internal => Check::Upstream,
         }
     }
 
@@ -214,6 +223,7 @@ impl Denial {
             Denial::CopyInFlight
             | Denial::ReplayMemoryFull
             | Denial::RevocationFull
+            | Denial::JournalFailing
             | Denial::PasswordQueueFull
             | Denial::Unsent(_) => Disclosure::Unavailable,
             Denial::Upstream(failure) => match failure {
@@ -227,7 +237,7 @@ impl Denial {
                 | FailureKind::Unasked101 => Disclosure::BadGateway,
             },
             Denial::AnswerUnreadable => Disclosure::BadGateway,
-            Denial::Internal => Disclosure::Internal,
+            Denial::JournalFailed | Denial::Internal => Disclosure::Internal,
         }
     }
 
@@ -266,6 +276,8 @@ impl Denial {
             Denial::TokenMalformed => "token_malformed",
             Denial::TokenEnded => "token_ended",
             Denial::RevocationFull => "revocation_memory_full",
+            Denial::JournalFailing => "journal_failing",
+            Denial::JournalFailed => "journal_failed",
             Denial::PasswordQueueFull => "password_queue_full",
             Denial::Unsent(failure) | Denial::Upstream(failure) => failure.as_str(),
             Denial::AnswerUnreadable => "answer_unreadable",

@@ -39,7 +39,7 @@ pub struct Gate {
     /// Who may call.
     pub callers: Callers,
     /// The key tokens are remembered under.
-    pub digest_key: DigestKey,
+    pub token_key: DigestKey,
     /// Most bytes of a body.
     pub largest_body: u64,
 }
@@ -238,7 +238,7 @@ impl Gate {
             Reading::Many => Err(Denial::TokenRepeated),
             Reading::NotText => Err(Denial::TokenMalformed),
             Reading::One(text) if !token.rule.admits(&text) => Err(Denial::TokenMalformed),
-            Reading::One(text) => Ok(Some(TokenDigest::of(&text, &self.digest_key))),
+            Reading::One(text) => Ok(Some(TokenDigest::of(&text, &self.token_key))),
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Metrics {
     revocations: IntGauge,
     revocation_capacity: IntGauge,
     ended: IntCounter,
+    /// 1 while the journal cannot be written.
+    pub journal_failing: IntGauge,
     replays: IntGauge,
     log_dropped: IntGauge,
 }
@@ -66,6 +68,10 @@ impl Metrics {
             revocations: IntGauge::new("portcullis_revocations_live", "Tokens that ended and are refused.")?,
             revocation_capacity: IntGauge::new("portcullis_revocations_capacity", "Tokens that can be remembered.")?,
             ended: IntCounter::new("portcullis_revocations_total", "Tokens that an answer of the PAM ended.")?,
+            journal_failing: IntGauge::new(
+                "portcullis_revocation_journal_failing",
+                "1 while the journal of tokens that ended cannot be written.",
+            )?,
             replays: IntGauge::new("portcullis_replays_remembered", "Signed messages remembered.")?,
             log_dropped: IntGauge::new(
                 "portcullis_log_lines_dropped",
@@ -122,7 +128,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 13] = [
+        let all: [Box<dyn prometheus::core::Collector>; 14] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -134,6 +140,7 @@ impl Metrics {
             Box::new(self.revocations.clone()),
             Box::new(self.revocation_capacity.clone()),
             Box::new(self.ended.clone()),
+            Box::new(self.journal_failing.clone()),
             Box::new(self.replays.clone()),
             Box::new(self.log_dropped.clone()),
         ];

@@ -34,6 +34,16 @@ impl TokenDigest {
         half.copy_from_slice(&whole[..16]);
         TokenDigest(half)
     }
+
+    /// As it is stored.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// As it was stored.
+    pub fn from_bytes(bytes: [u8; 16]) -> TokenDigest {
+        TokenDigest(bytes)
+    }
 }
 
 /// The first 32 bits in hexadecimal: enough to follow one token through a log, too little to find it again.

@@ -26,6 +26,7 @@ use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
 use crate::revocation::Revocations;
+use crate::revocation::journal::{Journal, Opened};
 use crate::trace::{CorrelationId, Fresh, TraceContext};
 use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
 
@@ -61,22 +62,32 @@ struct Course<'g> {
 
 impl Portcullis {
     /// Puts the parts together.
-    pub fn new(settings: Settings, log: Log) -> Result<Portcullis, prometheus::Error> {
+    ///
+    /// Opens the journal; the error says what is wrong with it.
+    pub fn new(settings: Settings, log: Log) -> Result<Portcullis, String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let callers = settings.callers.iter().count();
+        let (most, keep) = (settings.revocation_capacity, settings.revocation_keep);
+        let (token_key, revocations) = match &settings.revocation_journal {
+            None => (settings.digest_key, Revocations::in_memory(most, keep)),
+            Some(folder) => {
+                let Opened { journal, key, tokens } = Journal::open(folder, SystemTime::now())?;
+                (key, Revocations::with_journal(most, keep, journal, tokens)?)
+            }
+        };
         Ok(Portcullis {
-            metrics: Metrics::new(&settings.dialect)?,
+            metrics: Metrics::new(&settings.dialect).map_err(|fault| fault.to_string())?,
             gate: Gate {
                 dialect: settings.dialect,
                 callers: settings.callers,
-                digest_key: settings.digest_key,
+                token_key,
                 largest_body: settings.limits.body,
             },
             upstream: Upstream::new(settings.upstream, settings.upstream_limits),
             memory: Memory {
                 passwords: Passwords::new(threads),
                 replays: Replays::new(settings.replay_capacity, callers),
-                revocations: Revocations::new(settings.revocation_capacity, settings.revocation_keep),
+                revocations,
             },
             limits: settings.limits,
             log,
@@ -90,7 +101,9 @@ impl Portcullis {
 
     /// The exposition text for Prometheus.
     pub fn exposition(&self) -> Vec<u8> {
-        self.metrics.text(self.memory.revocations.live(), self.memory.replays.count(), self.log.dropped())
+        let revocations = &self.memory.revocations;
+        self.metrics.journal_failing.set(revocations.journal_is_failing().into());
+        self.metrics.text(revocations.live(), self.memory.replays.count(), self.log.dropped())
     }
 
     /// What `/status` shows: nothing secret, nothing that grows.
@@ -101,7 +114,11 @@ impl Portcullis {
             "version": env!("CARGO_PKG_VERSION"),
             "dialect": &*self.gate.dialect.name,
             "callers": callers,
-            "revocations": { "live": live, "capacity": capacity },
+            "revocations": {
+                "live": live,
+                "capacity": capacity,
+                "journal_failing": self.memory.revocations.journal_is_failing(),
+            },
             "replays": { "remembered": self.memory.replays.count() },
         })
     }
@@ -133,7 +150,7 @@ impl Portcullis {
         course.upstream = Some(asked.elapsed());
 
         let answered = Instant::now();
-        let reply = self.conclude(&request, answer?, permit, stamps, course);
+        let reply = self.conclude(&request, answer?, permit, stamps, course).await;
         course.own += answered.elapsed();
         reply
     }
@@ -151,7 +168,7 @@ impl Portcullis {
     }
 
     /// From the answer to the reply: first the token dies, then the reply exists.
-    fn conclude(
+    async fn conclude(
         &self,
         request: &Request,
         answer: Answer,
@@ -163,8 +180,8 @@ impl Portcullis {
             let AnswerBody::Whole(body) = &answer.body else { return Err(Denial::Internal) };
             match ending.judge(answer.status, &answer.fields, body) {
                 Effect::Ends => {
-                    self.memory.revocations.revoke(room, token);
                     course.retired = true;
+                    self.memory.revocations.revoke(room, token, SystemTime::now()).await?;
                 }
                 Effect::Stays => {}
                 // It may have ended the token, and the caller would believe so. Without certainty it does not go out.

@@ -1,71 +1,10 @@
 //! The command line, as scripts and people use it: the real binary, its exit codes, what it prints where.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Read;
+use std::process::{Command, Stdio};
 
-use crate::world::{Connection, Folder, PATIENCE, Pam, Request, betstack, hmac_sha256_hex, root, valkyrie, wallet};
-
-fn portcullis() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.current_dir(root()).env_clear().stdin(Stdio::null());
-    command.env("WALLET_PASSWORD", wallet::PASSWORD).env("WALLET_SIGNING_KEY", wallet::KEY);
-    command.env("PAM_API_TOKEN", valkyrie::KEY).env("PAM_BASIC_PASSWORD", valkyrie::PASSWORD);
-    command.env("BETSTACK_SECRET", betstack::SECRET);
-    command
-}
-
-fn output(arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = portcullis().args(arguments).output().unwrap();
-    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
-}
-
-/// A running `portcullis run`, killed when dropped.
-struct Running {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-    listen: String,
-    admin: String,
-}
-
-impl Running {
-    fn start(config: &str, upstream: &str, more: &[&str]) -> Running {
-        let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", upstream];
-        let mut command = portcullis();
-        command.args(["run", "--config", config]).args(addresses).args(more);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let started: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-        assert_eq!(started["event"], "started");
-        let text = |name: &str| started["about"][name].as_str().unwrap().to_owned();
-        let (listen, admin) = (text("listen"), text("admin"));
-        Running { child, lines, listen, admin }
-    }
-
-    async fn send(&self, request: &Request) -> u16 {
-        Connection::to(self.listen.parse().unwrap()).await.send(request).await.status
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-
-    fn next_event(&mut self) -> serde_json::Value {
-        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
-    }
-
-    /// The exit code; the log has ended by then.
-    fn exit_code(&mut self) -> i32 {
-        self.child.wait().unwrap().code().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::process::{Running, output, portcullis};
+use crate::world::{Connection, Folder, PATIENCE, Pam, Request, betstack, hmac_sha256_hex, wallet};
 
 #[tokio::test]
 async fn the_three_example_configs_serve_http1_and_http2() {

@@ -1,6 +1,7 @@
 //! One test binary, its modules in the order of a request's way.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod process;
 mod world;
 
 mod cli;
@@ -17,6 +18,7 @@ mod valkyrie;
 mod vectors;
 mod wallet;
 
+mod journal;
 mod revocation;
 mod upstream;
 

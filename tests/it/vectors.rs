@@ -228,7 +228,7 @@ impl Vector {
         let (_folder, config) = self.config(secrets);
         let settings = load(&config, "127.0.0.1:1", &[]).unwrap();
         let largest_body = settings.limits.body;
-        Gate { dialect: settings.dialect, callers: settings.callers, digest_key: settings.digest_key, largest_body }
+        Gate { dialect: settings.dialect, callers: settings.callers, token_key: settings.digest_key, largest_body }
     }
 
     /// A whole Portcullis, for which the moment of signing is not too long ago.
@@ -295,7 +295,7 @@ struct Alone {
 
 impl Default for Alone {
     fn default() -> Alone {
-        Alone { replays: Replays::new(1, 1), revocations: Revocations::new(1, Duration::from_secs(1)) }
+        Alone { replays: Replays::new(1, 1), revocations: Revocations::in_memory(1, Duration::from_secs(1)) }
     }
 }
 

@@ -486,6 +486,12 @@ impl Connection {
         if request.method == "HEAD" { self.reply_to_head().await } else { self.reply().await }
     }
 
+    /// The same with a peer that may be killed: `None` when no whole reply came.
+    pub async fn try_send(&mut self, request: &Request) -> Option<Reply> {
+        self.stream.write_all(&request.bytes()).await.ok()?;
+        timeout(PATIENCE, self.read_reply(false)).await.expect("neither a reply nor an end came")
+    }
+
     /// Reads one reply, framed by Content-Length or chunks or the end of the connection.
     pub async fn reply(&mut self) -> Reply {
         timeout(PATIENCE, self.read_reply(false))

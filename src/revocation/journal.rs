@@ -1,0 +1,389 @@
+//! Tokens that ended, on disk: written before the answer that ended one is released, read again at start.
+//!
+//! One thread writes. While it waits for the disk, others queue, and all that queued is one transaction with one sync
+//! (group commit): hundreds of terminations a second cost hardly more syncs than one. The store is redb, whose commits
+//! are atomic: a kill at any moment, also in the middle of a write, leaves the last committed state.
+//!
+//! Digests are kept, never tokens. The key they are made with lies beside them, because after a restart the same token
+//! must give the same digest; it is readable by its owner only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use tokio::sync::oneshot;
+
+use crate::denial::Denial;
+use crate::secret::DigestKey;
+use crate::token::TokenDigest;
+
+/// Where tokens that ended are written.
+///
+/// Dropping it waits until what was given to it is written, unless the disk refuses.
+pub struct Journal {
+    /// `None` only while it is dropped.
+    records: Option<Sender<Record>>,
+    thread: Option<JoinHandle<()>>,
+    state: Arc<State>,
+}
+
+/// What the writing thread and the others tell each other.
+#[derive(Default)]
+struct State {
+    /// The disk refuses.
+    failing: AtomicBool,
+    /// Nobody will give more.
+    closing: AtomicBool,
+}
+
+/// A journal, and what it held when it was opened.
+pub struct Opened {
+    /// To write more.
+    pub journal: Journal,
+    /// The key its digests are made with.
+    pub key: DigestKey,
+    /// The tokens whose time is not over, and how much of it is left.
+    pub tokens: Vec<(TokenDigest, Duration)>,
+}
+
+struct Record {
+    token: TokenDigest,
+    /// Seconds since 1970.
+    until: u64,
+    written: oneshot::Sender<()>,
+}
+
+impl Journal {
+    /// Opens the journal in `folder`, or makes one. The error says what is wrong and what to do; a journal that cannot be
+    /// read is left as it is.
+    pub fn open(folder: &Path, now: SystemTime) -> Result<Opened, String> {
+        let fault = |what: &str, fault: &dyn std::fmt::Display| format!("{what} {}: {fault}", folder.display());
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|io| fault("cannot make the journal's folder", &io))?;
+        let path = folder.join(STORE);
+        let fresh = !path.exists();
+        let key = key(folder, fresh)?;
+        let database = database(&path).map_err(|store| {
+            let advice = match store {
+                redb::DatabaseError::DatabaseAlreadyOpen => {
+                    "another process uses it; give each replica a folder of its own"
+                }
+                _ => "nothing was changed; restore it, or move it away to start without the tokens it holds",
+            };
+            format!("cannot open the journal {}: {store}; {advice}", path.display())
+        })?;
+        let tokens = read(&database, now).map_err(|store| fault("cannot read the journal in", &store))?;
+        let (records, received) = channel();
+        let state = Arc::new(State::default());
+        let writer = Writer { path, database: Some(database), received, state: Arc::clone(&state) };
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
+        let thread = thread.map_err(|io| fault("cannot start a thread for the journal in", &io))?;
+        Ok(Opened { journal: Journal { records: Some(records), thread: Some(thread), state }, key, tokens })
+    }
+
+    /// Writes that a token ended and is refused until `until`. When this returns, the record is on disk.
+    ///
+    /// If the disk does not take it in time, the record stays queued and is written as soon as the disk does.
+    pub async fn append(&self, token: TokenDigest, until: SystemTime) -> Result<(), Denial> {
+        let (written, done) = oneshot::channel();
+        let until = until.duration_since(UNIX_EPOCH).map_err(|_| Denial::Internal)?.as_secs().saturating_add(1);
+        let records = self.records.as_ref().ok_or(Denial::Internal)?;
+        records.send(Record { token, until, written }).map_err(|_| Denial::JournalFailed)?;
+        let done = tokio::time::timeout(WRITTEN_WITHIN, done).await;
+        done.map_err(|_| Denial::JournalFailed)?.map_err(|_| Denial::JournalFailed)
+    }
+
+    /// True while the disk refuses what it is given.
+    pub fn failing(&self) -> bool {
+        self.state.failing.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.state.closing.store(true, Ordering::Release);
+        drop(self.records.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    path: PathBuf,
+    /// `None` after a failure, until it could be opened again.
+    database: Option<Database>,
+    received: Receiver<Record>,
+    state: Arc<State>,
+}
+
+impl Writer {
+    /// Ends when the journal is dropped and everything is written.
+    fn run(mut self) {
+        loop {
+            match self.received.recv_timeout(SWEPT_EVERY) {
+                Ok(first) => {
+                    let batch: Vec<Record> =
+                        std::iter::once(first).chain(self.received.try_iter().take(BATCH)).collect();
+                    self.write(batch);
+                }
+                Err(RecvTimeoutError::Timeout) => self.sweep(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Writes a batch, again and again until the disk takes it: what ended must not be lost while someone makes room.
+    fn write(&mut self, batch: Vec<Record>) {
+        loop {
+            let done = match &self.database {
+                Some(database) => commit(database, &batch).is_ok(),
+                None => false,
+            };
+            self.state.failing.store(!done, Ordering::Release);
+            if done {
+                break;
+            }
+            if self.state.closing.load(Ordering::Acquire) {
+                return;
+            }
+            // After a failed write redb refuses every further one until it is opened anew.
+            self.database = None;
+            std::thread::sleep(TRIED_EVERY);
+            self.database = database(&self.path).ok();
+        }
+        for record in batch {
+            // Who waited too long has gone.
+            let _ = record.written.send(());
+        }
+    }
+
+    /// Takes out what is over. A failure is found by the next write.
+    fn sweep(&self) {
+        let now = seconds(SystemTime::now());
+        if let Some(database) = &self.database {
+            let _ = take_out(database, now);
+        }
+    }
+}
+
+/// redb panics over some kinds of damage, such as a store that was cut short; here that is a fault like any other.
+fn database(path: &Path) -> Result<Database, redb::DatabaseError> {
+    let open = || Database::builder().set_cache_size(CACHE).create(path);
+    let cut = || StorageError::Corrupted("it is damaged or cut short".to_owned()).into();
+    std::panic::catch_unwind(open).unwrap_or_else(|_| Err(cut()))
+}
+
+fn commit(database: &Database, batch: &[Record]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(TABLE)?;
+        for Record { token, until, .. } in batch {
+            table.insert(token.as_bytes(), until)?;
+        }
+    }
+    // The default durability: returns when everything is synced.
+    transaction.commit()?;
+    Ok(())
+}
+
+fn read(database: &Database, now: SystemTime) -> Result<Vec<(TokenDigest, Duration)>, redb::Error> {
+    let now = seconds(now);
+    take_out(database, now)?;
+    let transaction = database.begin_read()?;
+    let table = transaction.open_table(TABLE)?;
+    let mut tokens = Vec::new();
+    for entry in table.iter()? {
+        let (token, until) = entry?;
+        let left = Duration::from_secs(until.value().saturating_sub(now));
+        tokens.push((TokenDigest::from_bytes(token.value()), left));
+    }
+    Ok(tokens)
+}
+
+fn take_out(database: &Database, now: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(TABLE)?.retain(|_, until| until > now)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The key beside the store. A store whose key is gone is of no use, and must not look as if it were empty.
+fn key(folder: &Path, fresh: bool) -> Result<DigestKey, String> {
+    let path = folder.join(KEY);
+    let fault = |what: &str, fault: &dyn std::fmt::Display| format!("{what} {}: {fault}", path.display());
+    let mut key = [0; 32];
+    match File::open(&path) {
+        Ok(mut file) => {
+            file.read_exact(&mut key).map_err(|io| fault("cannot read the journal's key", &io))?;
+            return Ok(DigestKey::new(key));
+        }
+        Err(io) if io.kind() == std::io::ErrorKind::NotFound && fresh => {}
+        Err(io) => {
+            return Err(fault("cannot read the journal's key, without which its tokens cannot be recognised,", &io));
+        }
+    }
+    key = rand::random();
+    let written = || {
+        // Under another name first: a crash must not leave half a key.
+        let half = folder.join(HALF_KEY);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        fs::rename(&half, &path)?;
+        File::open(folder)?.sync_all()
+    };
+    written().map_err(|io: std::io::Error| fault("cannot write the journal's key", &io))?;
+    Ok(DigestKey::new(key))
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Digest → the second since 1970 at which it is over.
+const TABLE: TableDefinition<[u8; 16], u64> = TableDefinition::new("ended");
+
+const STORE: &str = "revocations.redb";
+
+const KEY: &str = "digest.key";
+
+const HALF_KEY: &str = "digest.key.new";
+
+/// redb's own memory; everything is in ours as well, so it need not be large.
+const CACHE: usize = 16 << 20;
+
+/// Records in one transaction at most.
+const BATCH: usize = 4096;
+
+/// For how long an answer is held for the disk.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often a disk that refuses is asked again.
+const TRIED_EVERY: Duration = Duration::from_secs(1);
+
+/// How often, when nothing is to be written, what is over is taken out.
+const SWEPT_EVERY: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("portcullis-journal-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Folder(path)
+        }
+
+        fn open(&self, now: SystemTime) -> Opened {
+            Journal::open(&self.0, now).unwrap_or_else(|fault| panic!("{fault}"))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn tokens(opened: &Opened) -> Vec<TokenDigest> {
+        let mut tokens: Vec<_> = opened.tokens.iter().map(|(token, _)| *token).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_opening_again_under_the_same_key() {
+        let folder = Folder::new("again");
+        let now = SystemTime::now();
+        let opened = folder.open(now);
+        assert!(opened.tokens.is_empty());
+        let ended: Vec<_> = (0..300).map(|n: u32| TokenDigest::of(&n.to_be_bytes(), &opened.key)).collect();
+        let journal = Arc::new(opened.journal);
+        let mut appends = tokio::task::JoinSet::new();
+        for token in ended.clone() {
+            let journal = Arc::clone(&journal);
+            appends.spawn(async move { journal.append(token, now + HOUR).await });
+        }
+        assert!(appends.join_all().await.iter().all(Result::is_ok));
+        drop(journal);
+        let again = folder.open(now);
+        assert_eq!(
+            again.key.digest(crate::secret::Purpose::Token, b"x"),
+            opened.key.digest(crate::secret::Purpose::Token, b"x")
+        );
+        let mut expected = ended;
+        expected.sort_unstable();
+        assert_eq!(tokens(&again), expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_taken_out() {
+        let folder = Folder::new("over");
+        let now = SystemTime::now();
+        let opened = folder.open(now);
+        let (short, long) = (TokenDigest::of(b"short", &opened.key), TokenDigest::of(b"long", &opened.key));
+        opened.journal.append(short, now + HOUR).await.unwrap();
+        opened.journal.append(long, now + 3 * HOUR).await.unwrap();
+        drop(opened.journal);
+        let later = folder.open(now + 2 * HOUR);
+        assert_eq!(tokens(&later), [long]);
+        let left = later.tokens[0].1;
+        assert!(left <= HOUR + Duration::from_secs(2) && left >= HOUR - Duration::from_secs(2), "{left:?}");
+    }
+
+    #[test]
+    fn one_process_only() {
+        let folder = Folder::new("one");
+        let _first = folder.open(SystemTime::now());
+        let second = Journal::open(&folder.0, SystemTime::now()).err().unwrap();
+        assert!(second.contains("another process uses it"), "{second}");
+    }
+
+    #[test]
+    fn a_damaged_store_is_reported_and_left_as_it_is() {
+        let folder = Folder::new("damaged");
+        drop(folder.open(SystemTime::now()));
+        let path = folder.0.join(STORE);
+        let whole = fs::read(&path).unwrap();
+        for damaged in [vec![0x55; 4096], whole[..4096].to_vec(), whole[..whole.len() / 2].to_vec()] {
+            fs::write(&path, &damaged).unwrap();
+            let fault = Journal::open(&folder.0, SystemTime::now()).err().unwrap();
+            assert!(fault.contains("cannot open the journal"), "{fault}");
+            assert_eq!(fs::read(&path).unwrap(), damaged);
+        }
+    }
+
+    #[test]
+    fn a_store_without_its_key_is_no_empty_store() {
+        let folder = Folder::new("keyless");
+        drop(folder.open(SystemTime::now()).journal);
+        fs::remove_file(folder.0.join(KEY)).unwrap();
+        let fault = Journal::open(&folder.0, SystemTime::now()).err().unwrap();
+        assert!(fault.contains("cannot be recognised"), "{fault}");
+    }
+
+    #[test]
+    fn the_key_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new("mode");
+        let _opened = folder.open(SystemTime::now());
+        assert_eq!(fs::metadata(folder.0.join(KEY)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,98 @@
+//! The real binary, as scripts and Kubernetes start it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::world::{Connection, Request, betstack, root, valkyrie, wallet};
+
+pub fn portcullis() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.current_dir(root()).env_clear().stdin(Stdio::null());
+    command.env("WALLET_PASSWORD", wallet::PASSWORD).env("WALLET_SIGNING_KEY", wallet::KEY);
+    command.env("PAM_API_TOKEN", valkyrie::KEY).env("PAM_BASIC_PASSWORD", valkyrie::PASSWORD);
+    command.env("BETSTACK_SECRET", betstack::SECRET);
+    command
+}
+
+pub fn output(arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = portcullis().args(arguments).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A running `portcullis run`, killed when dropped.
+pub struct Running {
+    child: Child,
+    pub lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    pub listen: String,
+    pub admin: String,
+}
+
+impl Running {
+    pub fn start(config: &str, upstream: &str, more: &[&str]) -> Running {
+        let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", upstream];
+        let mut command = portcullis();
+        command.args(["run", "--config", config]).args(addresses).args(more);
+        Running::spawn(command)
+    }
+
+    /// The same, where a disk that takes no more is an error for it and not its end: see [`Running::disk_takes`].
+    pub fn start_ignoring_sigxfsz(config: &str, upstream: &str, more: &[&str]) -> Running {
+        let bare = portcullis();
+        let mut command = Command::new("sh");
+        command.current_dir(root()).env_clear().stdin(Stdio::null());
+        command.envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        // The shell's own path, for `trap` and `exec` alone.
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_portcullis")]);
+        command.args(["run", "--config", config, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--upstream", upstream]).args(more);
+        Running::spawn(command)
+    }
+
+    /// Lets it write files up to a size, in bytes or `unlimited`.
+    pub fn disk_takes(&self, size: &str) {
+        let pid = self.child.id().to_string();
+        let limit = format!("--fsize={size}:unlimited");
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    }
+
+    fn spawn(mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let started: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(started["event"], "started");
+        let text = |name: &str| started["about"][name].as_str().unwrap().to_owned();
+        let (listen, admin) = (text("listen"), text("admin"));
+        Running { child, lines, listen, admin }
+    }
+
+    pub async fn send(&self, request: &Request) -> u16 {
+        Connection::to(self.listen.parse().unwrap()).await.send(request).await.status
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    pub fn next_event(&mut self) -> serde_json::Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+
+    /// The end of a process that is not asked.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The exit code; the log has ended by then.
+    pub fn exit_code(&mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
