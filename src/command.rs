@@ -5,6 +5,7 @@ mod demo;
 mod run;
 mod sign;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -99,10 +100,16 @@ fn load(flags: &Flags) -> Result<Settings, ExitCode> {
     })
 }
 
+/// Not `eprintln!`, here and below: it panics when standard error is gone, and the exit code would say something else.
 fn complain(complaints: &[Complaint]) {
+    let mut out = std::io::stderr().lock();
     for complaint in complaints {
-        eprintln!("{complaint}");
+        let _ = writeln!(out, "{complaint}");
     }
     let plural = if complaints.len() == 1 { "complaint" } else { "complaints" };
-    eprintln!("portcullis: {} {plural}; nothing was started", complaints.len());
+    let _ = writeln!(out, "portcullis: {} {plural} about the config", complaints.len());
+}
+
+fn complain_of(fault: &str) {
+    let _ = writeln!(std::io::stderr(), "portcullis: {fault}");
 }

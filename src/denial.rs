@@ -236,8 +236,8 @@ impl Denial {
                 | FailureKind::TooLarge
                 | FailureKind::Unasked101 => Disclosure::BadGateway,
             },
-            Denial::AnswerUnreadable => Disclosure::BadGateway,
-            Denial::JournalFailed | Denial::Internal => Disclosure::Internal,
+            Denial::AnswerUnreadable | Denial::JournalFailed => Disclosure::BadGateway,
+            Denial::Internal => Disclosure::Internal,
         }
     }
 

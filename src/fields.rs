@@ -189,6 +189,11 @@ pub fn fold(name: &[u8]) -> impl Iterator<Item = u8> + '_ {
     name.iter().map(|byte| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' })
 }
 
+/// A token (RFC 9110 §5.6.2): what names, methods and halves of media types are made of.
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
+}
+
 /// The members of a comma-separated list field, without the blanks around them; empty ones are
 /// skipped (RFC 9110 §5.6.1). For lists of tokens: a comma in a quoted string ends a member too.
 pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -253,7 +258,7 @@ fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
 }
 
 fn check_name(name: &[u8]) -> Result<(), FieldFault> {
-    match !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte)) {
+    match is_token(name) {
         true => Ok(()),
         false => Err(FieldFault::Name),
     }

@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::dialect::Dialect;
 use crate::dialect::route::{Entry, Route, Settlement};
 use crate::dialect::source::{Reading, View};
-use crate::fields::{Fields, Only, fold};
+use crate::fields::{Fields, Only, fold, is_token};
 use crate::json;
 use crate::request::{Head, Request};
 use crate::revocation::Room;
@@ -309,7 +309,8 @@ fn json_type(fields: &Fields) -> Result<(), Denial> {
     };
     let mut parts = value.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
     let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let json = media == b"application/json" || (media.starts_with(b"application/") && media.ends_with(b"+json"));
+    let subtype = media.strip_prefix(b"application/").unwrap_or_default();
+    let json = is_token(subtype) && (subtype == b"json" || subtype.ends_with(b"+json"));
     // JSON is UTF-8 (RFC 8259 §8.1); another charset would be read differently on the other side.
     let other_charset = |part: &[u8]| {
         let Some(equals) = part.iter().position(|&byte| byte == b'=') else { return false };

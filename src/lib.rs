@@ -19,7 +19,9 @@
 //! | [`dialect`] | an API family, described by a file |
 //! | [`credential`] | who is calling: Basic, bearer key, signature, freshness, replay |
 //! | [`json`] | a body read strictly, never rewritten |
-//! | [`token`], [`revocation`] | the player token, and those that ended |
+//! | [`secret`] | what prints nothing and compares in constant time |
+//! | [`token`], [`revocation`] | the player token, and those that ended, in memory and on disk |
+//! | [`ledger`] | a memory that never forgets in silence |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
 //! | [`event`], [`log`], [`metrics`], [`admin`] | what people see |

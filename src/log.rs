@@ -6,9 +6,8 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -22,7 +21,7 @@ pub struct Log {
 /// The thread that writes; [`Writer::finish`] waits until everything sent before is out.
 pub struct Writer {
     lines: SyncSender<Message>,
-    thread: JoinHandle<()>,
+    finished: Receiver<()>,
 }
 
 enum Message {
@@ -34,9 +33,10 @@ impl Log {
     /// Starts a writer to `out`.
     pub fn start(out: impl Write + Send + 'static) -> std::io::Result<(Log, Writer)> {
         let (lines, received) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || write(received, out))?;
+        let (finishing, finished) = sync_channel(0);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || write(received, out, finishing))?;
         let log = Log { lines: lines.clone(), dropped: Arc::default() };
-        Ok((log, Writer { lines, thread }))
+        Ok((log, Writer { lines, finished }))
     }
 
     /// Sends one line.
@@ -55,19 +55,30 @@ impl Log {
 }
 
 impl Writer {
-    /// Waits until everything sent before is written.
-    pub fn finish(self) {
-        if self.lines.send(Message::Finish).is_ok() {
-            let _ = self.thread.join();
+    /// Waits until everything sent before is written, but not for ever: a reader that has stalled must not keep the
+    /// process from ending. True when all is written.
+    pub fn finish(self, within: Duration) -> bool {
+        let asked = Instant::now();
+        let mut message = Message::Finish;
+        while let Err(TrySendError::Full(again)) = self.lines.try_send(message) {
+            if asked.elapsed() > within {
+                return false;
+            }
+            message = again;
+            std::thread::sleep(REST);
         }
+        let left = within.saturating_sub(asked.elapsed());
+        self.finished.recv_timeout(left) != Err(RecvTimeoutError::Timeout)
     }
 }
 
-fn write(received: Receiver<Message>, mut out: impl Write) {
+/// `_finished` tells by being dropped.
+fn write(received: Receiver<Message>, mut out: impl Write, _finished: SyncSender<()>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut behind = false;
     while let Ok(message) = received.recv() {
         let mut finish = matches!(message, Message::Finish);
-        if !finish {
+        if !finish && !behind {
             // A thread that is woken for each line costs more than the line. Lines that come while it rests go out
             // together, and senders have nobody to wake.
             std::thread::sleep(REST);
@@ -80,6 +91,7 @@ fn write(received: Receiver<Message>, mut out: impl Write) {
             }
             next = if batch.len() < BATCH && !finish { received.try_recv().ok() } else { None };
         }
+        behind = batch.len() >= BATCH;
         // Nobody is left to tell when standard output is gone.
         let _ = out.write_all(&batch).and_then(|()| out.flush());
         batch.clear();
@@ -97,3 +109,67 @@ const REST: Duration = Duration::from_millis(5);
 
 /// Bytes written at once.
 const BATCH: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Condvar, Mutex};
+
+    use super::*;
+
+    /// An output that takes nothing until it is opened.
+    #[derive(Clone, Default)]
+    struct Stalled(Arc<Gate>);
+
+    #[derive(Default)]
+    struct Gate {
+        open: Mutex<bool>,
+        opened: Condvar,
+        written: Mutex<Vec<u8>>,
+    }
+
+    impl Stalled {
+        fn open(&self) {
+            *self.0.open.lock().unwrap() = true;
+            self.0.opened.notify_all();
+        }
+
+        fn lines(&self) -> usize {
+            self.0.written.lock().unwrap().iter().filter(|byte| **byte == b'\n').count()
+        }
+    }
+
+    impl Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            drop(self.0.opened.wait_while(self.0.open.lock().unwrap(), |open| !*open).unwrap());
+            self.0.written.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn everything_sent_before_the_end_is_written() {
+        let out = Stalled::default();
+        out.open();
+        let (log, writer) = Log::start(out.clone()).unwrap();
+        (0..1000).for_each(|number| log.line(&number));
+        assert!(writer.finish(MINUTE));
+        assert_eq!((out.lines(), log.dropped()), (1000, 0));
+    }
+
+    #[test]
+    fn a_stalled_reader_costs_lines_which_are_counted_and_neither_the_sender_nor_the_end_waits() {
+        let out = Stalled::default();
+        let (log, writer) = Log::start(out.clone()).unwrap();
+        let sent = 3 * WAITING;
+        (0..sent).for_each(|number| log.line(&number));
+        assert!(log.dropped() > 0);
+        assert!(!writer.finish(Duration::from_millis(20)));
+        out.open();
+    }
+}

@@ -104,7 +104,13 @@ impl Metrics {
             }
             (decision, denial) => {
                 self.decisions.with_label_values(&["all", decision.as_str(), "ok"]).inc();
-                if let Some(failure @ (Denial::Unsent(_) | Denial::Upstream(_) | Denial::AnswerUnreadable)) = denial {
+                if let Some(
+                    failure @ (Denial::Unsent(_)
+                    | Denial::Upstream(_)
+                    | Denial::AnswerUnreadable
+                    | Denial::JournalFailed),
+                ) = denial
+                {
                     self.upstream_errors.with_label_values(&[failure.reason()]).inc();
                 }
             }
@@ -149,7 +155,7 @@ impl Metrics {
 }
 
 /// From 25 µs, what a check costs, to the 9 s after which the PAM is given up.
-const BUCKETS: [f64; 17] = [
+const BUCKETS: [f64; 18] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-    2.5, 10.0,
+    2.5, 5.0, 10.0,
 ];

@@ -1,5 +1,6 @@
 //! `portcullis check`
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::Flags;
@@ -8,12 +9,15 @@ use crate::config::Flags;
 pub fn check(flags: &Flags) -> ExitCode {
     match super::load(flags) {
         Ok(settings) => {
-            println!(
-                "{}: good. Dialect {}, {} routes, {} callers; {} → {}",
+            let callers = settings.callers.iter().count();
+            // Whoever stops reading has read enough.
+            let _ = writeln!(
+                std::io::stdout(),
+                "{}: good. Dialect {}, {} routes, {callers} {}; {} → {}",
                 flags.config.display(),
                 settings.dialect.name,
                 settings.dialect.routes.iter().count(),
-                settings.callers.iter().count(),
+                if callers == 1 { "caller" } else { "callers" },
                 settings.listen,
                 settings.upstream,
             );

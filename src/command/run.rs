@@ -24,7 +24,7 @@ pub fn run(flags: &Flags) -> ExitCode {
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("portcullis: {fault}");
+            super::complain_of(&fault);
             ExitCode::FAILURE
         }
     }
@@ -42,7 +42,7 @@ fn serve(settings: Settings) -> Result<(), String> {
     let served = runtime.block_on(until_stopped(settings, traffic, admin, log));
     // What is still running was given its time; a connection that holds out does not hold the process.
     runtime.shutdown_background();
-    writer.finish();
+    writer.finish(LAST_LINES);
     served
 }
 
@@ -109,6 +109,9 @@ fn say(log: &Log, event: &str, about: &serde_json::Value) {
     let timestamp = humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string();
     log.line(&json!({ "timestamp": timestamp, "level": "info", "event": event, "about": about }));
 }
+
+/// For the reader of the log to take what is left.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A scrape in flight may finish.
 const ADMIN_DRAIN: Duration = Duration::from_millis(500);

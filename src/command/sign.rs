@@ -33,7 +33,7 @@ pub struct Sign {
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
     /// The body: text, @FILE, or @- for standard input. Signed and shown byte for byte.
-    #[arg(long, value_name = "TEXT", alias = "data")]
+    #[arg(long, value_name = "TEXT")]
     body: Option<String>,
     /// A further header field, where the message needs one; may be repeated.
     #[arg(long, value_name = "NAME: VALUE")]
@@ -55,7 +55,7 @@ pub fn sign(arguments: Sign) -> ExitCode {
     let text = match Signing::new(&arguments, &settings).and_then(|signing| signing.text()) {
         Ok(text) => text,
         Err(fault) => {
-            eprintln!("portcullis sign: {fault}");
+            super::complain_of(&fault);
             return ExitCode::from(USAGE);
         }
     };
@@ -84,12 +84,16 @@ impl<'a> Signing<'a> {
         let method = arguments.method.as_deref().unwrap_or(if body.is_empty() { "GET" } else { "POST" });
         let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", settings.listen);
         for field in &arguments.header {
+            if !field.contains(": ") {
+                return Err(format!("--header must be NAME: VALUE, found `{field}`"));
+            }
             head.push_str(field);
             head.push_str("\r\n");
         }
         head.push_str("\r\n");
-        let head = Head::scan(Bytes::from(head), &LIMITS)
-            .map_err(|fault| format!("`{method} {target}` would be refused: {}", fault.as_str()))?;
+        let head = Head::scan(Bytes::from(head), &LIMITS).map_err(|fault| {
+            format!("`{method} {target}` would be refused for its {}", fault.as_str().replace('_', " "))
+        })?;
         let at = arguments.at.map_or_else(SystemTime::now, |at| UNIX_EPOCH + Duration::from_secs(at));
         let caller = caller(settings, arguments.caller.as_deref())?;
         let request = Request { head, body };
@@ -168,6 +172,7 @@ fn body(argument: Option<&str>) -> Result<Bytes, String> {
 
 fn only_path(settings: &Settings) -> Result<String, String> {
     let mut paths: Vec<&str> = settings.dialect.routes.iter().map(|route| &*route.path).collect();
+    paths.sort_unstable();
     paths.dedup();
     match paths[..] {
         [path] => Ok(path.to_owned()),

@@ -161,7 +161,12 @@ impl Reading<'_> {
     }
 
     fn routes(&mut self, table: &mut Table) -> Option<Vec<Box<str>>> {
+        let place = table.place().clone();
         let names = table.strings("routes", self.complaints)?;
+        if names.is_empty() {
+            self.complaints
+                .push(&place, "`routes` is empty, so this caller could never call; leave it out for all routes");
+        }
         let known =
             |name: &str| self.dialect.is_none_or(|dialect| dialect.routes.iter().any(|route| *route.name == *name));
         for name in names.iter().filter(|name| !known(&name.value)) {
@@ -181,9 +186,8 @@ impl Reading<'_> {
         };
         demand(basic && !takes(AuthScheme::Basic), "this dialect takes no Basic credentials; remove `basic`");
         demand(bearer && !takes(AuthScheme::Bearer), "this dialect takes no bearer keys; remove `bearer`");
-        let proves = (basic && takes(AuthScheme::Basic)) || (bearer && takes(AuthScheme::Bearer));
         demand(
-            !dialect.credential.is_empty() && !proves && !basic && !bearer,
+            !dialect.credential.is_empty() && !basic && !bearer,
             "this caller has no credential; add basic = { username = \"…\", password = { env = \"…\" } } or bearer = { env = \"…\" }",
         );
         demand(signs && dialect.signature.is_none(), "this dialect has no signatures; remove `signing`");

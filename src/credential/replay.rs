@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::denial::Denial;
 use crate::ledger::{Full, Ledger};
@@ -26,6 +27,7 @@ pub struct Replays {
     /// One ledger a caller, made when first needed: one caller's flood must not fill the memory of the others.
     seen: Vec<OnceLock<Arc<Seen>>>,
     most: u64,
+    patience: Duration,
 }
 
 /// Held while an admitted message is on its way. Unless [`Ticket::settle`] is called, dropping it forgets the message.
@@ -49,9 +51,9 @@ enum Fate {
 }
 
 impl Replays {
-    /// A memory for `most` messages of each of `callers` callers.
-    pub fn new(most: u64, callers: usize) -> Replays {
-        Replays { seen: (0..callers).map(|_| OnceLock::new()).collect(), most }
+    /// A memory for `most` messages of each of `callers` callers. A copy waits for the first one for `patience` at most.
+    pub fn new(most: u64, callers: usize, patience: Duration) -> Replays {
+        Replays { seen: (0..callers).map(|_| OnceLock::new()).collect(), most, patience }
     }
 
     /// Admits a message for the first time, to be remembered for `time`; refuses it when it was admitted before.
@@ -62,10 +64,13 @@ impl Replays {
             Ok(ticket) => return Ok(ticket),
             Err(earlier) => earlier,
         };
-        forgotten(earlier).await?;
+        timeout(self.patience, forgotten(earlier)).await.map_err(|_| Denial::CopyInFlight)??;
         // Whoever waited once does not queue again: a PAM in trouble would get the copies one by one, the last of them
         // long after its time.
-        admit(seen, key.message, time)?.map_err(|_| Denial::CopyInFlight)
+        admit(seen, key.message, time)?.map_err(|next| match *next.0.borrow() {
+            Fate::Settled => Denial::Replayed,
+            Fate::Open | Fate::Forgotten => Denial::CopyInFlight,
+        })
     }
 
     /// Messages remembered, of all callers.
@@ -120,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_settled_message_is_refused_ever_after() {
-        let replays = Replays::new(10, 2);
+        let replays = Replays::new(10, 2, HOUR);
         replays.first(KEY, HOUR).await.ok().unwrap().settle();
         assert_eq!(refusal(&replays, KEY).await, Some(Denial::Replayed));
         assert_eq!(refusal(&replays, ReplayKey { caller: 1, ..KEY }).await, None);
@@ -128,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_without_a_definitive_answer_may_come_again() {
-        let replays = Replays::new(10, 1);
+        let replays = Replays::new(10, 1, HOUR);
         drop(replays.first(KEY, HOUR).await.ok().unwrap());
         assert_eq!(refusal(&replays, KEY).await, None);
     }
@@ -136,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn a_copy_waits_for_the_fate_of_the_first() {
         for settled in [true, false] {
-            let replays = Arc::new(Replays::new(10, 1));
+            let replays = Arc::new(Replays::new(10, 1, HOUR));
             let ticket = replays.first(KEY, HOUR).await.ok().unwrap();
             let copy = tokio::spawn({
                 let replays = Arc::clone(&replays);
@@ -155,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_many_copies_that_waited_one_goes_on_and_the_others_are_told_to_come_again() {
-        let replays = Arc::new(Replays::new(10, 1));
+        let replays = Arc::new(Replays::new(10, 1, HOUR));
         let ticket = replays.first(KEY, HOUR).await.ok().unwrap();
         let copies: Vec<_> = (0..3)
             .map(|_| {
@@ -173,10 +178,17 @@ mod tests {
         assert_eq!(refused, [&Denial::CopyInFlight; 2]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_does_not_wait_for_ever() {
+        let replays = Replays::new(10, 1, Duration::from_secs(9));
+        let _never_settled = replays.first(KEY, HOUR).await.ok().unwrap();
+        assert_eq!(refusal(&replays, KEY).await, Some(Denial::CopyInFlight));
+    }
+
     // threat: D11
     #[tokio::test]
     async fn a_full_memory_refuses_its_caller_and_no_other() {
-        let replays = Replays::new(1, 2);
+        let replays = Replays::new(1, 2, HOUR);
         replays.first(KEY, HOUR).await.ok().unwrap().settle();
         let other = ReplayKey { message: [2; 20], ..KEY };
         assert_eq!(refusal(&replays, other).await, Some(Denial::ReplayMemoryFull));

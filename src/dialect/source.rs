@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::fields::Only;
+use crate::fields::{Only, is_token};
 use crate::json::{Found, Pointer, Pointers, Value};
 use crate::request::Request;
 
@@ -50,7 +50,7 @@ impl Source {
             || format!("`{text}` is not a place in a request; write header:NAME, query:NAME or json:/pointer");
         let (kind, name) = text.split_once(':').ok_or_else(expected)?;
         match kind {
-            "header" if is_token(name) => Ok(Source::Header(name.into())),
+            "header" if is_token(name.as_bytes()) => Ok(Source::Header(name.into())),
             "query" if !name.is_empty() => Ok(Source::Query(name.into())),
             "json" => {
                 let pointer =
@@ -110,10 +110,4 @@ impl fmt::Display for Source {
             Source::Json { pointer, .. } => write!(f, "json:{pointer}"),
         }
     }
-}
-
-/// A header name (RFC 9110 §5.6.2).
-fn is_token(name: &str) -> bool {
-    let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(inside)
 }

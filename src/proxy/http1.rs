@@ -38,7 +38,8 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, read: BytesMut, mut
             old = !head.framing.chunks;
         }
         let (reply, record) = serve.serve(head, &mut exchange).await;
-        go_on = exchange.drain().await && go_on && !*shutdown.borrow();
+        // What is closed anyway is not waited for; the lingering close takes it off.
+        go_on = go_on && !*shutdown.borrow() && exchange.drain().await;
         let written = wire.reply(reply, go_on, old, limits.write_timeout).await;
         let sent = if written.is_ok() { Sent::Whole } else { Sent::Cut };
         serve.sent(record, sent);

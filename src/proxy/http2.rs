@@ -42,7 +42,15 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: Shutd
                 continue;
             }
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
-            () = idle(&open, if stopping { LAST_WORD } else { limits.idle_timeout }) => break,
+            () = idle(&open, if stopping { LAST_WORD } else { limits.idle_timeout }) => {
+                if stopping {
+                    break;
+                }
+                // Said before it is closed: a request that crosses this is known not to have been taken (RFC 9113 §6.8).
+                connection.graceful_shutdown();
+                stopping = true;
+                continue;
+            }
         };
         match accepted {
             // A caller that resets its streams is free to open others, while the PAM is still busy with the first ones.

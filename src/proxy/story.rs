@@ -86,7 +86,7 @@ impl Portcullis {
             upstream: Upstream::new(settings.upstream, settings.upstream_limits),
             memory: Memory {
                 passwords: Passwords::new(threads),
-                replays: Replays::new(settings.replay_capacity, callers),
+                replays: Replays::new(settings.replay_capacity, callers, settings.upstream_limits.total),
                 revocations,
             },
             limits: settings.limits,

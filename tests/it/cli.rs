@@ -1,9 +1,8 @@
 //! The command line, as scripts and people use it: the real binary, its exit codes, what it prints where.
 
-use std::io::Read;
 use std::process::{Command, Stdio};
 
-use crate::process::{Running, output, portcullis};
+use crate::binary::{Running, output, portcullis};
 use crate::world::{Connection, Folder, PATIENCE, Pam, Request, betstack, hmac_sha256_hex, wallet};
 
 #[tokio::test]
@@ -138,7 +137,7 @@ fn an_unset_variable_and_an_empty_secret_are_no_start() {
 fn check_says_what_a_good_config_comes_to() {
     let (code, stdout, stderr) = output(&["check", "--config", "config/betstack.toml"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
-    assert!(stdout.contains("betstack, 12 routes, 1 caller"), "{stdout}");
+    assert!(stdout.contains("betstack, 12 routes, 1 caller;"), "{stdout}");
 }
 
 #[test]
@@ -196,16 +195,37 @@ fn sign_asks_for_what_it_needs() {
     }
 }
 
+/// `/dev/full` takes nothing, for standard output and standard error alike.
 #[test]
-fn a_closed_standard_output_is_no_panic() {
-    let mut child = portcullis()
-        .args(["sign", "--config", "config/betstack.toml", "--body", "{\"data\":{\"operator\":\"operator-code\"}}"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let mut stderr = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+fn an_output_that_takes_nothing_is_no_panic_and_changes_no_exit_code() {
+    let folder = Folder::new("cli-full");
+    let bad = folder.write("bad.toml", "dialect = 5");
+    let body = "{\"data\":{\"operator\":\"operator-code\"}}";
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let cases: [(&[&str], i32); 5] = [
+        (&["check", "--config", "config/wallet.toml"], 0),
+        (&["check", "--config", &bad], 78),
+        (&["run", "--config", &bad], 78),
+        (&["sign", "--config", "config/betstack.toml", "--body", body], 0),
+        (&["sign", "--config", "config/wallet.toml", "/no//path"], 64),
+    ];
+    for (arguments, code) in cases {
+        let status = portcullis().args(arguments).stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+/// A log collector that has stalled must not keep a pod from ending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unread_log_does_not_keep_it_from_ending() {
+    let pam = Pam::start().await;
+    let mut running = Running::start("config/wallet.toml", &pam.address.to_string(), &[]);
+    let mut caller = Connection::to(running.listen.parse().unwrap()).await;
+    let request = wallet::signed("debit", &wallet::body("t"));
+    // More lines than a pipe takes.
+    for _ in 0..400 {
+        assert_eq!(caller.send(&request).await.status, 200);
+    }
+    running.signal("TERM");
+    assert_eq!(running.exit_code(), 0);
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
 
-use crate::process::{Running, output};
+use crate::binary::{Running, output};
 use crate::world::{Connection, Folder, PATIENCE, Pam, Request, World, answer, valkyrie, wallet};
 
 const TERMINATED: &str = r#"{"status":true,"code":1}"#;
@@ -114,7 +114,7 @@ async fn while_the_disk_refuses_no_token_is_ended_and_nothing_else_stops() {
 
     running.disk_takes("4096");
     // The PAM ended it and nobody may believe so before the disk does: our trouble.
-    assert_eq!(running.send(&terminate("meanwhile")).await, 500);
+    assert_eq!(running.send(&terminate("meanwhile")).await, 502);
     assert_eq!(running.send(&debit("meanwhile")).await, 401);
     assert_eq!(running.send(&terminate("refused")).await, 503);
     assert_eq!(running.send(&debit("refused")).await, 200);

@@ -1,7 +1,7 @@
 //! One test binary, its modules in the order of a request's way.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod process;
+mod binary;
 mod world;
 
 mod cli;

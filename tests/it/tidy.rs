@@ -80,6 +80,45 @@ fn pure_rooms_ask_no_room_that_is_not() {
     assert!(walked > 20, "{walked}");
 }
 
+/// A mark that names no row holds nothing.
+#[test]
+fn every_threat_that_is_named_is_a_row_of_the_list() {
+    let text = std::fs::read_to_string(root().join("tests/threats.md")).unwrap();
+    let rows: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()).collect();
+    assert!(rows.len() > 100, "{}", rows.len());
+    let mut named = 0;
+    for folder in ["src", "tests/it"] {
+        for path in files(&root().join(folder)) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for mark in text.lines().filter_map(|line| line.trim().strip_prefix("// threat: ")) {
+                for row in mark.split(", ") {
+                    assert!(rows.contains(row.trim()), "{}: {row}", path.display());
+                    named += 1;
+                }
+            }
+        }
+    }
+    assert!(named > 100, "{named}");
+}
+
+#[test]
+fn pingora_is_pinned_and_the_lints_stand() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    for line in [
+        "pingora = { version = \"=0.9.1\"",
+        "unsafe_code = \"forbid\"",
+        "unwrap_used = \"deny\"",
+        "expect_used = \"deny\"",
+        "panic = \"deny\"",
+        "license = \"Apache-2.0\"",
+    ] {
+        assert!(manifest.lines().any(|other| other.starts_with(line)), "{line}");
+    }
+    let license = std::fs::read_to_string(root().join("LICENSE")).unwrap();
+    assert!(license.contains("Apache License") && license.contains("Version 2.0"));
+    assert!(root().join("Cargo.lock").exists());
+}
+
 #[test]
 fn nothing_is_called_by_a_word_that_says_nothing() {
     let empty =

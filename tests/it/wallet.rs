@@ -411,6 +411,8 @@ async fn a_body_is_plain_and_declared_as_json() {
         "application/json; charset=utf-16",
         "application/json;charset=\"ISO-8859-1\"",
         "application/json, text/plain",
+        "application/x-www-form-urlencoded, application/x+json",
+        "application/x-www-form-urlencoded +json",
         "json",
         "",
     ] {

@@ -38,7 +38,7 @@ pub struct World {
     server: Option<Server>,
     _admin_server: Server,
     log: Shared,
-    writer: Option<Writer>,
+    writer: Mutex<Option<Writer>>,
 }
 
 impl World {
@@ -82,7 +82,7 @@ impl World {
             server: Some(server),
             _admin_server: admin_server,
             log,
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
         }
     }
 
@@ -153,8 +153,8 @@ impl World {
     /// Stops accepting, waits for what is in flight, ends the log, and gives all its lines.
     pub async fn finish(mut self) -> Vec<serde_json::Value> {
         self.server.take().unwrap().drain(PATIENCE).await;
-        let writer = self.writer.take().unwrap();
-        tokio::task::spawn_blocking(move || writer.finish()).await.unwrap();
+        let writer = self.writer.lock().unwrap().take().unwrap();
+        tokio::task::spawn_blocking(move || assert!(writer.finish(PATIENCE))).await.unwrap();
         let text = self.log.text();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

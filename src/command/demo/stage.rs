@@ -90,7 +90,7 @@ impl Family {
         let known = settings(name, config, &pam)?;
         let served = settings(name, config, &pam)?;
         let traffic = bind(&served.listen).map_err(said("cannot listen"))?;
-        let portcullis = Arc::new(Portcullis::new(served, log.clone()).map_err(said("cannot count"))?);
+        let portcullis = Arc::new(Portcullis::new(served, log.clone()).map_err(said("cannot start Portcullis"))?);
         let (ready, watched) = watch::channel(true);
         let admin = Admin::new(Arc::clone(&portcullis), watched);
         let traffic = Server::start(traffic, portcullis).map_err(said("cannot listen"))?;
