@@ -117,6 +117,7 @@ impl Gate {
         if let Some(proof) = &proof {
             (trail.caller, trail.key) = (Some(proof.key.caller), Some(proof.index));
         }
+        //    Who calls is proven now, by the credential, the signature or both; whether it may call this comes next.
         let caller = trail.caller.and_then(|caller| self.callers.at(caller));
         if caller.and_then(|caller| caller.routes.as_ref()).is_some_and(|routes| !routes.contains(&route.name)) {
             return Err(Denial::CallerNotAllowed);
@@ -130,13 +131,7 @@ impl Gate {
 
         // 6. Shape of parameters and token: a caller who has proven itself may be told what is wrong with its request.
         self.refuse_unnamed_parameters(route, request)?;
-        for name in &route.query {
-            let mut values = request.head.target.parameters(name);
-            match (values.next(), values.next()) {
-                (Some(Some(value)), None) if !value.is_empty() => {}
-                _ => return Err(Denial::Parameter),
-            }
-        }
+        demand_parameters(route, request)?;
         if route.reads_json {
             self.read_json(&mut view)?;
         }
@@ -289,6 +284,18 @@ struct Proven {
     key: ReplayKey,
     index: usize,
     timestamp: Option<Vec<u8>>,
+}
+
+/// Each required parameter is there once and not empty.
+fn demand_parameters(route: &Route, request: &Request) -> Result<(), Denial> {
+    for name in &route.query {
+        let mut values = request.head.target.parameters(name);
+        match (values.next(), values.next()) {
+            (Some(Some(value)), None) if !value.is_empty() => {}
+            _ => return Err(Denial::Parameter),
+        }
+    }
+    Ok(())
 }
 
 /// A body that is read must be what it looks like: whoever inflates it later sees another one.

@@ -1,6 +1,7 @@
 //! The answers to what the gate asks: the memories of this process.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::credential::password::{PasswordQuestion, Passwords};
 use crate::credential::replay::{ReplayKey, Replays, Ticket};
@@ -16,20 +17,43 @@ pub struct Memory {
     pub revocations: Revocations,
 }
 
-impl Ask for Memory {
+/// One request's questions.
+pub struct Asking<'m> {
+    memory: &'m Memory,
+    waited: Mutex<Duration>,
+}
+
+impl Memory {
+    /// For one request.
+    pub fn asking(&self) -> Asking<'_> {
+        Asking { memory: self, waited: Mutex::default() }
+    }
+}
+
+impl Asking<'_> {
+    /// How long an answer waited for the PAM's word on an earlier copy: the PAM's time, not ours.
+    pub fn waited(&self) -> Duration {
+        *self.waited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ask for Asking<'_> {
     async fn password(&self, question: PasswordQuestion) -> Result<bool, Denial> {
-        self.passwords.verify(question).await
+        self.memory.passwords.verify(question).await
     }
 
     async fn first(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial> {
-        self.replays.first(key, time).await
+        let asked = Instant::now();
+        let first = self.memory.replays.first(key, time).await;
+        *self.waited.lock().unwrap_or_else(PoisonError::into_inner) += asked.elapsed();
+        first
     }
 
     async fn standing(&self, token: TokenDigest) -> Result<Standing, Denial> {
-        Ok(self.revocations.standing(&token))
+        Ok(self.memory.revocations.standing(&token))
     }
 
     fn room(&self) -> Result<Room, Denial> {
-        self.revocations.room()
+        self.memory.revocations.room()
     }
 }

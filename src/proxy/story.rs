@@ -136,11 +136,12 @@ impl Portcullis {
         let request = Request { head, body };
 
         let arrived = Instant::now();
-        let admitted = self.gate.admit(entry, &request, SystemTime::now(), &mut course.trail, &self.memory).await;
+        let ask = self.memory.asking();
+        let admitted = self.gate.admit(entry, &request, SystemTime::now(), &mut course.trail, &ask).await;
         if let Some(text) = &course.trail.correlation {
             stamps.adopt(text);
         }
-        course.own = arrived.elapsed();
+        course.own = arrived.elapsed().saturating_sub(ask.waited());
         let permit = admitted?;
 
         course.forwarded = true;

@@ -245,6 +245,30 @@ async fn the_time_of_the_pam_is_not_our_own() {
     assert!(own < total, "{own} {total}");
 }
 
+/// A copy of a signed message waits for what the PAM says to the first one.
+#[tokio::test]
+async fn nor_is_the_time_a_copy_waits_for_the_pam() {
+    let world = World::betstack().await;
+    let release = world.pam.hold(answer(200, "{}"));
+    let request = betstack::signed(&betstack::body("ticket_win", r#","ticket_id":"5""#));
+    let (mut first, mut copy) = (world.connect().await, world.connect().await);
+    first.write(&request.bytes()).await;
+    world.pam.arrived(1).await;
+    copy.write(&request.bytes()).await;
+    world.until("portcullis_requests_in_flight", 2.0).await;
+    let held = Instant::now();
+    world.admin("/status").await;
+    let held = held.elapsed().as_secs_f64();
+    release.send_replace(true);
+    assert_eq!((first.reply().await.status, copy.reply().await.status), (200, 403));
+    drop((first, copy));
+
+    let lines = world.finish().await;
+    let line = lines.iter().find(|line| line["reason"] == "replayed").unwrap();
+    let (total, own) = (line["duration_s"].as_f64().unwrap(), line["own_duration_s"].as_f64().unwrap());
+    assert!(own + held <= total + ROUNDING, "{own} {held} {total}");
+}
+
 /// Durations in the log are rounded to microseconds.
 const ROUNDING: f64 = 0.000_003;
 
