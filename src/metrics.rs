@@ -24,10 +24,23 @@ pub struct Metrics {
     revocations: IntGauge,
     revocation_capacity: IntGauge,
     ended: IntCounter,
-    /// 1 while the journal cannot be written.
-    pub journal_failing: IntGauge,
+    journal_failing: IntGauge,
     replays: IntGauge,
     log_dropped: IntGauge,
+}
+
+/// What is not counted as it happens, but looked up when somebody asks.
+pub struct Levels {
+    /// Tokens recorded as ended.
+    pub revocations: u64,
+    /// How many can be.
+    pub revocation_capacity: u64,
+    /// The journal cannot be written.
+    pub journal_failing: bool,
+    /// Signed messages remembered.
+    pub replays: u64,
+    /// Log lines dropped.
+    pub log_dropped: u64,
 }
 
 impl Metrics {
@@ -120,13 +133,14 @@ impl Metrics {
         }
     }
 
-    /// The exposition text. The memories are counted now.
-    pub fn text(&self, revocations: (u64, u64), replays: u64, log_dropped: u64) -> Vec<u8> {
+    /// The exposition text, with the levels as they are now.
+    pub fn text(&self, levels: Levels) -> Vec<u8> {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.revocations.set(signed(revocations.0));
-        self.revocation_capacity.set(signed(revocations.1));
-        self.replays.set(signed(replays));
-        self.log_dropped.set(signed(log_dropped));
+        self.revocations.set(signed(levels.revocations));
+        self.revocation_capacity.set(signed(levels.revocation_capacity));
+        self.journal_failing.set(levels.journal_failing.into());
+        self.replays.set(signed(levels.replays));
+        self.log_dropped.set(signed(levels.log_dropped));
         let mut text = Vec::new();
         // Writing to memory cannot fail, and a metric that cannot be shown must not hide the others.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);

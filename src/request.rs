@@ -115,7 +115,7 @@ pub enum ReplyBody {
     Whole(Bytes),
     /// No body, whatever Content-Length among the fields says: the answer to HEAD, 204, 304.
     None,
-    /// Too large to hold, passed on as it comes.
+    /// Too large to hold, passed on as it comes. Of unknown length only to callers that understand chunks.
     Stream(crate::upstream::AnswerStream),
 }
 

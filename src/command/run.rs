@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::admin::Admin;
 use crate::config::{Flags, Settings};
-use crate::log::Log;
+use crate::log::{Log, timestamp};
 use crate::proxy::listener::{Server, bind};
 use crate::proxy::story::Portcullis;
 
@@ -106,7 +106,7 @@ fn bound(address: &str, key: &str) -> Result<TcpListener, String> {
 }
 
 fn say(log: &Log, event: &str, about: &serde_json::Value) {
-    let timestamp = humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string();
+    let timestamp = timestamp(SystemTime::now());
     log.line(&json!({ "timestamp": timestamp, "level": "info", "event": event, "about": about }));
 }
 

@@ -30,17 +30,15 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, read: BytesMut, mut
         };
         let mut exchange = Exchange { wire: &mut wire, unread: 0, expects_continue: false };
         let mut go_on = false;
-        let mut old = false;
         if let Ok(head) = &head {
             go_on = head.framing.keep_alive;
             exchange.unread = head.framing.length.unwrap_or(0);
             exchange.expects_continue = head.framing.expects_continue;
-            old = !head.framing.chunks;
         }
         let (reply, record) = serve.serve(head, &mut exchange).await;
         // What is closed anyway is not waited for; the lingering close takes it off.
         go_on = go_on && !*shutdown.borrow() && exchange.drain().await;
-        let written = wire.reply(reply, go_on, old, limits.write_timeout).await;
+        let written = wire.reply(reply, go_on, limits.write_timeout).await;
         let sent = if written.is_ok() { Sent::Whole } else { Sent::Cut };
         serve.sent(record, sent);
         if sent == Sent::Cut {
@@ -121,8 +119,8 @@ impl Wire {
         Ok(self.stream.read_buf(&mut self.read).await? > 0)
     }
 
-    /// Writes a reply, in one write when its body is held. `old` callers understand no chunks. Each write has `time`.
-    async fn reply(&mut self, reply: Reply, go_on: bool, old: bool, time: Duration) -> io::Result<()> {
+    /// Writes a reply, in one write when its body is held. Each write has `time`.
+    async fn reply(&mut self, reply: Reply, go_on: bool, time: Duration) -> io::Result<()> {
         let mut out = BytesMut::with_capacity(512);
         out.put_slice(b"HTTP/1.1 ");
         out.put_slice(reply.status.to_string().as_bytes());
@@ -147,27 +145,19 @@ impl Wire {
                 self.put(&out, time).await
             }
             ReplyBody::Stream(body) => {
-                let chunked = body.length().is_none() && !old;
                 match body.length() {
                     Some(length) => put_field(&mut out, b"Content-Length", length.to_string().as_bytes()),
-                    None if chunked => put_field(&mut out, b"Transfer-Encoding", b"chunked"),
-                    // The end of the connection is the end of the body.
-                    None => {}
+                    None => put_field(&mut out, b"Transfer-Encoding", b"chunked"),
                 }
                 out.put_slice(b"\r\n");
-                self.pass_on(out, body, chunked, time).await
+                self.pass_on(out, body, time).await
             }
         }
     }
 
     /// Writes `out` and then a body as it comes. An error leaves the caller with a reply that is visibly incomplete.
-    async fn pass_on(
-        &mut self,
-        mut out: BytesMut,
-        mut body: AnswerStream,
-        chunked: bool,
-        time: Duration,
-    ) -> io::Result<()> {
+    async fn pass_on(&mut self, mut out: BytesMut, mut body: AnswerStream, time: Duration) -> io::Result<()> {
+        let chunked = body.length().is_none();
         loop {
             let piece = body.next().await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
             match (&piece, chunked) {

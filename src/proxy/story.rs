@@ -22,8 +22,8 @@ use crate::dialect::answer::Effect;
 use crate::event::{Decision, Event};
 use crate::fields::Fields;
 use crate::gate::{Gate, Permit, Trail};
-use crate::log::Log;
-use crate::metrics::Metrics;
+use crate::log::{Log, timestamp};
+use crate::metrics::{Levels, Metrics};
 use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
 use crate::revocation::Revocations;
 use crate::revocation::journal::{Journal, Opened};
@@ -102,8 +102,14 @@ impl Portcullis {
     /// The exposition text for Prometheus.
     pub fn exposition(&self) -> Vec<u8> {
         let revocations = &self.memory.revocations;
-        self.metrics.journal_failing.set(revocations.journal_is_failing().into());
-        self.metrics.text(revocations.live(), self.memory.replays.count(), self.log.dropped())
+        let (live, revocation_capacity) = revocations.live();
+        self.metrics.text(Levels {
+            revocations: live,
+            revocation_capacity,
+            journal_failing: revocations.journal_is_failing(),
+            replays: self.memory.replays.count(),
+            log_dropped: self.log.dropped(),
+        })
     }
 
     /// What `/status` shows: nothing secret, nothing that grows.
@@ -238,7 +244,7 @@ impl Portcullis {
             (true, false) => Decision::Admitted,
         };
         let event = Event {
-            timestamp: humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
+            timestamp: timestamp(SystemTime::now()),
             dialect: self.gate.dialect.name.clone(),
             caller: caller.map_or_else(|| "none".into(), |caller| caller.name.clone()),
             key_id: key.map(|key| key.id.clone()),

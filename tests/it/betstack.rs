@@ -4,8 +4,8 @@ use tokio::task::JoinSet;
 
 use crate::wallet::{bad_tokens, broken_bodies, good_tokens};
 use crate::world::{
-    Connection, Folder, GOOD, Pam, Refusal, Reply, Request, World, answer, assert_refusals, betstack, correlation_of,
-    futures_answer, hmac_sha256_hex, now, reason,
+    Connection, Folder, GOOD, Pam, Refusal, Reply, Request, World, answer, assert_refusals,
+    assert_refused_by_the_first_check, betstack, correlation_of, futures_answer, hmac_sha256_hex, now, reason,
 };
 
 const SIGNED: [&str; 11] = [
@@ -879,20 +879,8 @@ async fn a_betstack_call_broken_in_several_ways_is_refused_by_the_first_check() 
     let world = World::betstack().await;
     let sent = now();
     assert_eq!(world.send(&call(&sent.to_string(), MESSAGE_SENT, MESSAGE_SENT)).await.status, 200);
-    let mut refused = Vec::new();
-    for broken in Broken::every_way() {
-        let request = broken.request(sent);
-        for reply in [world.send(&request).await, world.send_h2(&request).await] {
-            assert_eq!(reply.status, broken.expected().0, "{broken:?}");
-            let _ = betstack::code(&reply);
-            refused.push((correlation_of(&reply), broken));
-        }
-    }
-    assert_eq!(world.pam.requests().len(), 1, "only the first call may reach the PAM");
-    let lines = world.finish().await;
-    for (id, broken) in refused {
-        assert_eq!(reason(&lines, &id), broken.expected().1, "{broken:?}");
-    }
+    let (ways, request) = (Broken::every_way(), |broken: Broken| broken.request(sent));
+    assert_refused_by_the_first_check(world, betstack::code, ways, request, Broken::expected).await;
 }
 
 #[tokio::test]

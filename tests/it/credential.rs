@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::world::{
-    Folder, PATIENCE, Refusal, Reply, Request, World, assert_refusals, basic, correlation_of, hmac_sha256_hex, reason,
-    valkyrie, wallet,
+    Folder, PATIENCE, Refusal, Reply, Request, World, assert_refusals, assert_refused_by_the_first_check, basic,
+    correlation_of, hmac_sha256_hex, valkyrie, wallet,
 };
 
 const LOOK_UP: &str = "/players/session?provider=evolution";
@@ -573,16 +573,6 @@ async fn a_valkyrie_call_broken_in_several_ways_is_refused_by_the_first_check() 
     world.pam.answer_with(|_| crate::world::answer(200, r#"{"status":"OK","session":{"token":"new"}}"#));
     let refresh = valkyrie::call("PUT", LOOK_UP).replacing("X-Player-Token", dead);
     assert_eq!(world.send(&refresh).await.status, 200);
-    let mut sent = Vec::new();
-    for broken in Broken::every_way() {
-        for reply in [world.send(&broken.request(dead)).await, world.send_h2(&broken.request(dead)).await] {
-            assert_eq!(reply.status, broken.expected().0, "{broken:?}");
-            sent.push((correlation_of(&reply), broken));
-        }
-    }
-    assert_eq!(world.pam.requests().len(), 1, "only the refresh may reach the PAM");
-    let lines = world.finish().await;
-    for (id, broken) in sent {
-        assert_eq!(reason(&lines, &id), broken.expected().1, "{broken:?}");
-    }
+    let (ways, request) = (Broken::every_way(), |broken: Broken| broken.request(dead));
+    assert_refused_by_the_first_check(world, valkyrie::code, ways, request, Broken::expected).await;
 }

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::world::{
-    Folder, Refusal, Request, World, answer, assert_refusals, basic, correlation_of, hmac_sha256_hex, reason, wallet,
+    Folder, Refusal, Request, World, answer, assert_refusals, assert_refused_by_the_first_check, basic, correlation_of,
+    hmac_sha256_hex, wallet,
 };
 
 const OPERATIONS: [&str; 6] = ["authenticate", "balance", "debit", "credit", "rollback", "terminate"];
@@ -573,18 +574,6 @@ async fn a_wallet_call_broken_in_several_ways_is_refused_by_the_first_check() {
     let world = World::wallet().await;
     world.pam.answer_with(|_| answer(200, r#"{"status":true}"#));
     assert_eq!(world.send(&wallet::signed("terminate", &wallet::body("dead"))).await.status, 200);
-    let mut sent = Vec::new();
-    for broken in Broken::every_way() {
-        let request = broken.request();
-        for reply in [world.send(&request).await, world.send_h2(&request).await] {
-            assert_eq!(reply.status, broken.expected().0, "{broken:?}");
-            let _ = wallet::code(&reply);
-            sent.push((correlation_of(&reply), broken));
-        }
-    }
-    assert_eq!(world.pam.requests().len(), 1, "only the first call may reach the PAM");
-    let lines = world.finish().await;
-    for (id, broken) in sent {
-        assert_eq!(reason(&lines, &id), broken.expected().1, "{broken:?}");
-    }
+    let ways = Broken::every_way();
+    assert_refused_by_the_first_check(world, wallet::code, ways, Broken::request, Broken::expected).await;
 }

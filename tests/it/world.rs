@@ -822,6 +822,32 @@ pub async fn assert_refusals(world: World, code: fn(&Reply) -> serde_json::Value
     }
 }
 
+/// Sends calls broken in several ways over both protocols: each is refused as `expected` says, with this status and for
+/// this reason, and none reaches the PAM, which has got one request before.
+pub async fn assert_refused_by_the_first_check<B: Copy + std::fmt::Debug>(
+    world: World,
+    code: fn(&Reply) -> serde_json::Value,
+    broken: impl IntoIterator<Item = B>,
+    request: impl Fn(B) -> Request,
+    expected: impl Fn(B) -> (u16, &'static str),
+) {
+    let mut sent = Vec::new();
+    for broken in broken {
+        let request = request(broken);
+        for reply in [world.send(&request).await, world.send_h2(&request).await] {
+            assert_eq!(reply.status, expected(broken).0, "{broken:?}");
+            let _ = code(&reply);
+            sent.push((correlation_of(&reply), broken));
+        }
+    }
+    assert!(!sent.is_empty());
+    assert_eq!(world.pam.requests().len(), 1, "only the first call may reach the PAM");
+    let lines = world.finish().await;
+    for (id, broken) in sent {
+        assert_eq!(reason(&lines, &id), expected(broken).1, "{broken:?}");
+    }
+}
+
 /// The one correlation id of one of our own replies, which is JSON with its length.
 pub fn correlation_of(reply: &Reply) -> String {
     assert_eq!(reply.values("content-type"), ["application/json"]);
