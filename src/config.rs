@@ -3,6 +3,7 @@
 mod caller;
 pub mod paper;
 mod reference;
+mod revocation;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use self::paper::{Complaints, Node, Spanned, Table, Value};
 use crate::credential::Callers;
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
 use crate::request::HeadLimits;
+use crate::revocation::Rules;
 use crate::secret::{DigestKey, Secret};
 use crate::upstream::UpstreamLimits;
 
@@ -39,12 +41,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Bounds on the exchange with the PAM.
     pub upstream_limits: UpstreamLimits,
-    /// How long a token that ended stays refused. It should outlast the longest life of a session at the PAM.
-    pub revocation_keep: Duration,
-    /// How many tokens that ended are remembered.
-    pub revocation_capacity: u64,
-    /// The folder in which they outlive a restart; `None` keeps them in memory only.
-    pub revocation_journal: Option<PathBuf>,
+    /// How tokens that ended are remembered.
+    pub revocation: Rules,
     /// How many signed messages of each caller are remembered.
     pub replay_capacity: u64,
     /// Between the signal to stop and the end of accepting: time for a load balancer to notice `/readyz`.
@@ -174,18 +172,7 @@ fn settings(
     let (limits, held) = limits(table.section("limits", complaints), complaints);
     let upstream_limits = upstream_limits(table.section("timeouts", complaints), held, complaints);
 
-    let mut revocation = table.section("revocation", complaints);
-    let revocation_keep = duration(&mut revocation, "keep", Duration::from_secs(24 * 3600), complaints);
-    let revocation_capacity = count(&mut revocation, "capacity", 1_000_000, complaints);
-    let revocation_journal = revocation.string("journal", complaints);
-    if let Some(journal) = &revocation_journal
-        && journal.value.is_empty()
-    {
-        complaints
-            .push(&journal.place, "`revocation.journal` must be a folder, as in journal = \"/var/lib/portcullis\"");
-    }
-    let revocation_journal = revocation_journal.map(|journal| PathBuf::from(journal.value));
-    revocation.finish(complaints);
+    let revocation = revocation::revocation(table.section("revocation", complaints), complaints);
 
     let mut replay = table.section("replay", complaints);
     let replay_capacity = count(&mut replay, "capacity", 200_000, complaints);
@@ -211,9 +198,7 @@ fn settings(
         admin,
         limits,
         upstream_limits,
-        revocation_keep,
-        revocation_capacity,
-        revocation_journal,
+        revocation,
         replay_capacity,
         drain_delay,
         drain_timeout,

@@ -3,6 +3,7 @@
 //! Pure: it reads no clock and no memory. What it cannot know from the request alone it asks ([`Ask`]): is this password
 //! right, is this message new, is this token alive. Its last line yields a [`Permit`], the only thing forwarding accepts.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
@@ -26,8 +27,8 @@ pub trait Ask: Sync {
     fn password(&self, question: PasswordQuestion) -> impl Future<Output = Result<bool, Denial>> + Send;
     /// Is this signed message new? The ticket keeps it so until the PAM has answered.
     fn first(&self, key: ReplayKey, time: Duration) -> impl Future<Output = Result<Ticket, Denial>> + Send;
-    /// Is this token alive?
-    fn standing(&self, token: TokenDigest) -> impl Future<Output = Result<Standing, Denial>> + Send;
+    /// Is this token alive? Goes with its text, for those who know it under other names than ours.
+    fn standing(&self, token: TokenDigest, text: &[u8]) -> impl Future<Output = Result<Standing, Denial>> + Send;
     /// Is there room to record that a token ended?
     fn room(&self) -> Result<Room, Denial>;
 }
@@ -137,19 +138,20 @@ impl Gate {
         }
         trail.correlation = trail.caller.and_then(|_| self.correlation(&view));
         let token = if route.token { self.token(&view)? } else { None };
-        trail.token = token;
+        trail.token = token.as_ref().map(|token| token.digest);
 
         // 7. Standing: last, because only it may cost a question to a store, and because an answer about a token is
         //    nothing to give to strangers.
-        let settled = match token {
-            Some(token) if ask.standing(token).await? == Standing::Ended => match &route.settlement {
+        let settled = match &token {
+            Some(token) if ask.standing(token.digest, &token.text).await? == Standing::Ended => match &route.settlement
+            {
                 Settlement::Admit(when) if when.hold(view.found.as_ref()) => true,
                 Settlement::Admit(_) | Settlement::Refuse => return Err(Denial::TokenEnded),
             },
             _ => false,
         };
         let ends = match (token, &route.retires) {
-            (Some(token), Some(_)) => Some((token, ask.room()?)),
+            (Some(token), Some(_)) => Some((token.digest, ask.room()?)),
             _ => None,
         };
         Ok(Permit { route, ends, settled, ticket })
@@ -198,7 +200,7 @@ impl Gate {
             let Some(caller) = self.callers.at(index) else { continue };
             match scheme.verify(&presented, view, &caller.keys) {
                 Ok(proof) => {
-                    let timestamp = presented.timestamp.map(std::borrow::Cow::into_owned);
+                    let timestamp = presented.timestamp.map(Cow::into_owned);
                     let key = ReplayKey { caller: index, message: proof.message };
                     return Ok(Some(Proven { key, index: proof.key, timestamp }));
                 }
@@ -220,7 +222,7 @@ impl Gate {
         }
     }
 
-    fn token(&self, view: &View<'_>) -> Result<Option<TokenDigest>, Denial> {
+    fn token<'v>(&self, view: &'v View<'_>) -> Result<Option<Token<'v>>, Denial> {
         let Some(token) = &self.dialect.token else { return Ok(None) };
         if let (crate::dialect::source::Source::Json { slot, .. }, Some(found)) = (&token.at, &view.found)
             && matches!(found.at(*slot), Some(json::Value::Number(_)))
@@ -233,7 +235,7 @@ impl Gate {
             Reading::Many => Err(Denial::TokenRepeated),
             Reading::NotText => Err(Denial::TokenMalformed),
             Reading::One(text) if !token.rule.admits(&text) => Err(Denial::TokenMalformed),
-            Reading::One(text) => Ok(Some(TokenDigest::of(&text, &self.token_key))),
+            Reading::One(text) => Ok(Some(Token { digest: TokenDigest::of(&text, &self.token_key), text })),
         }
     }
 
@@ -277,6 +279,12 @@ impl Gate {
         let twin = odd.into_iter().any(|field| guarded(field.name) && !known(field.name));
         if twin { Err(Denial::TwinField) } else { Ok(()) }
     }
+}
+
+/// A well-formed player token.
+struct Token<'v> {
+    digest: TokenDigest,
+    text: Cow<'v, [u8]>,
 }
 
 /// A signature that matched, and what it signed.

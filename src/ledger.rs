@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use moka::Expiry;
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
+use moka::{Entry, Expiry};
 
 /// Keys with a value and a time to live each, at most a fixed number of them.
 pub struct Ledger<K, V> {
@@ -73,15 +73,18 @@ where
         Ok(Place { taken: Arc::clone(&self.taken), used: false })
     }
 
-    /// Keeps `value` under `key` for `time`. When the key is there already, the later end counts and its value stays.
-    pub fn keep(&self, mut place: Place, key: K, value: V, time: Duration) {
+    /// Takes a place whether or not there is one. For what must be kept at any price, and is bounded elsewhere.
+    pub fn reserve_anyway(&self) -> Place {
+        self.taken.fetch_add(1, Ordering::AcqRel);
+        Place { taken: Arc::clone(&self.taken), used: false }
+    }
+
+    /// Keeps under `key` what `value` makes of what is there, for `time` or what is left of the old time, the longer.
+    pub fn put(&self, mut place: Place, key: K, time: Duration, value: impl FnOnce(Option<V>) -> V) {
         let until = Instant::now() + time;
-        let entry = self.cache.entry(key).and_upsert_with(|old| match old {
-            Some(old) => {
-                let old = old.into_value();
-                Kept { until: old.until.max(until), ..old }
-            }
-            None => Kept { value, until },
+        let entry = self.cache.entry(key).and_upsert_with(|old| match old.map(Entry::into_value) {
+            Some(old) => Kept { until: old.until.max(until), value: value(Some(old.value)) },
+            None => Kept { value: value(None), until },
         });
         place.used = !entry.is_old_value_replaced();
     }
@@ -110,6 +113,11 @@ where
     /// Lets go of a key before its time.
     pub fn drop_key(&self, key: &K) {
         self.cache.invalidate(key);
+    }
+
+    /// Everything that is kept, with the moment until which it is.
+    pub fn iter(&self) -> impl Iterator<Item = (K, V, Instant)> {
+        self.cache.iter().map(|(key, kept)| (*key, kept.value, kept.until))
     }
 
     /// How many entries are kept, reservations included. Sweeps what has expired first.
@@ -160,7 +168,7 @@ mod tests {
     fn a_full_ledger_refuses_and_keeps_everything() {
         let ledger = Ledger::<u64, ()>::new(1000);
         for key in 0..1000 {
-            ledger.keep(ledger.reserve().unwrap(), key, (), HOUR);
+            ledger.put(ledger.reserve().unwrap(), key, HOUR, |_| ());
         }
         assert_eq!(ledger.reserve().unwrap_err(), Full);
         assert_eq!((0..1000).filter(|key| ledger.has(key)).count(), 1000);
@@ -171,7 +179,7 @@ mod tests {
     fn a_hundred_thousand_entries_are_all_there_whatever_is_asked_for_most() {
         let ledger = Ledger::<u64, ()>::new(1 << 20);
         for key in 0..100_000 {
-            ledger.keep(ledger.reserve().unwrap(), key, (), HOUR);
+            ledger.put(ledger.reserve().unwrap(), key, HOUR, |_| ());
             // The look-ups that would teach an admission policy to prefer other keys.
             assert!(ledger.has(&(key / 2)));
         }
@@ -181,8 +189,8 @@ mod tests {
     #[test]
     fn keeping_a_key_again_takes_no_second_place_and_never_shortens_its_time() {
         let ledger = Ledger::<u64, ()>::new(2);
-        ledger.keep(ledger.reserve().unwrap(), 1, (), HOUR);
-        ledger.keep(ledger.reserve().unwrap(), 1, (), Duration::ZERO);
+        ledger.put(ledger.reserve().unwrap(), 1, HOUR, |_| ());
+        ledger.put(ledger.reserve().unwrap(), 1, Duration::ZERO, |_| ());
         assert!(ledger.has(&1));
         assert_eq!(ledger.count(), 1);
     }
@@ -191,18 +199,18 @@ mod tests {
     fn a_place_not_used_is_given_back() {
         let ledger = Ledger::<u64, ()>::new(1);
         drop(ledger.reserve().unwrap());
-        ledger.keep(ledger.reserve().unwrap(), 1, (), HOUR);
+        ledger.put(ledger.reserve().unwrap(), 1, HOUR, |_| ());
         assert_eq!(ledger.reserve().unwrap_err(), Full);
     }
 
     #[test]
     fn an_entry_whose_time_is_over_makes_room() {
         let ledger = Ledger::<u64, ()>::new(1);
-        ledger.keep(ledger.reserve().unwrap(), 1, (), Duration::ZERO);
+        ledger.put(ledger.reserve().unwrap(), 1, Duration::ZERO, |_| ());
         assert!(!ledger.has(&1));
         // It is gone at once; its place is swept by a wheel that turns about once a second.
         let place = std::iter::repeat_with(|| ledger.reserve()).find_map(Result::ok).unwrap();
-        ledger.keep(place, 2, (), HOUR);
+        ledger.put(place, 2, HOUR, |_| ());
         assert!(ledger.has(&2));
     }
 
@@ -210,10 +218,10 @@ mod tests {
     fn a_key_kept_again_and_again_after_its_time_takes_one_place() {
         let ledger = Ledger::<u64, ()>::new(3);
         for _ in 0..20 {
-            ledger.keep(ledger.reserve().unwrap(), 1, (), Duration::ZERO);
+            ledger.put(ledger.reserve().unwrap(), 1, Duration::ZERO, |_| ());
             assert!(ledger.keep_first(ledger.reserve().unwrap(), 2, (), Duration::ZERO).is_ok());
         }
-        ledger.keep(ledger.reserve().unwrap(), 1, (), HOUR);
+        ledger.put(ledger.reserve().unwrap(), 1, HOUR, |_| ());
         assert!(ledger.keep_first(ledger.reserve().unwrap(), 2, (), HOUR).is_ok());
         assert_eq!(ledger.count(), 2);
     }

@@ -41,6 +41,11 @@ impl DigestKey {
         DigestKey(Zeroizing::new(bytes))
     }
 
+    /// The bytes, for those who keep them for the next process or share them with other replicas.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// SHA-256 over key and text. The key has a fixed length and the digest is never shown whole, so that the plain
     /// prefix construction is as good as HMAC here, at half the price.
     pub fn digest(&self, purpose: Purpose, text: &[u8]) -> SecretDigest {

@@ -61,7 +61,7 @@ async fn until_stopped(
         "upstream": settings.upstream,
         "callers": settings.callers.iter().count(),
     });
-    let portcullis = Portcullis::new(settings, log.clone())?;
+    let portcullis = Portcullis::new(settings, log.clone()).await?;
     let portcullis = Arc::new(portcullis);
     let (ready, watched) = watch::channel(false);
     let traffic = Server::start(traffic, Arc::clone(&portcullis)).map_err(fault)?;

@@ -49,8 +49,8 @@ impl Ask for Asking<'_> {
         first
     }
 
-    async fn standing(&self, token: TokenDigest) -> Result<Standing, Denial> {
-        Ok(self.memory.revocations.standing(&token))
+    async fn standing(&self, token: TokenDigest, text: &[u8]) -> Result<Standing, Denial> {
+        self.memory.revocations.standing(&token, text).await
     }
 
     fn room(&self) -> Result<Room, Denial> {

@@ -26,7 +26,6 @@ use crate::log::{Log, timestamp};
 use crate::metrics::{Levels, Metrics};
 use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
 use crate::revocation::Revocations;
-use crate::revocation::journal::{Journal, Opened};
 use crate::trace::{CorrelationId, Fresh, TraceContext};
 use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
 
@@ -63,18 +62,11 @@ struct Course<'g> {
 impl Portcullis {
     /// Puts the parts together.
     ///
-    /// Opens the journal; the error says what is wrong with it.
-    pub fn new(settings: Settings, log: Log) -> Result<Portcullis, String> {
+    /// Opens what tokens that ended are kept in; the error says what is wrong with it.
+    pub async fn new(settings: Settings, log: Log) -> Result<Portcullis, String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let callers = settings.callers.iter().count();
-        let (most, keep) = (settings.revocation_capacity, settings.revocation_keep);
-        let (token_key, revocations) = match &settings.revocation_journal {
-            None => (settings.digest_key, Revocations::in_memory(most, keep)),
-            Some(folder) => {
-                let Opened { journal, key, tokens } = Journal::open(folder, SystemTime::now())?;
-                (key, Revocations::with_journal(most, keep, journal, tokens)?)
-            }
-        };
+        let (revocations, token_key) = Revocations::open(&settings.revocation, settings.digest_key).await?;
         Ok(Portcullis {
             metrics: Metrics::new(&settings.dialect).map_err(|fault| fault.to_string())?,
             gate: Gate {
@@ -188,7 +180,7 @@ impl Portcullis {
             match ending.judge(answer.status, &answer.fields, body) {
                 Effect::Ends => {
                     course.retired = true;
-                    self.memory.revocations.revoke(room, token, SystemTime::now()).await?;
+                    self.memory.revocations.end(room, token, Duration::ZERO).await?;
                 }
                 Effect::Stays => {}
                 // It may have ended the token, and the caller would believe so. Without certainty it does not go out.

@@ -17,9 +17,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError, TableDefinition};
 use tokio::sync::oneshot;
 
+use super::record::{Fate, Record};
 use crate::denial::Denial;
 use crate::secret::DigestKey;
 use crate::token::TokenDigest;
@@ -29,7 +30,7 @@ use crate::token::TokenDigest;
 /// Dropping it waits until what was given to it is written, unless the disk refuses.
 pub struct Journal {
     /// `None` only while it is dropped.
-    records: Option<Sender<Record>>,
+    records: Option<Sender<Entry>>,
     thread: Option<JoinHandle<()>>,
     state: Arc<State>,
 }
@@ -49,21 +50,25 @@ pub struct Opened {
     pub journal: Journal,
     /// The key its digests are made with.
     pub key: DigestKey,
-    /// The tokens whose time is not over, and how much of it is left.
-    pub tokens: Vec<(TokenDigest, Duration)>,
+    /// What is known of tokens, as far as its time is not over.
+    pub records: Vec<Record>,
 }
 
-struct Record {
+/// A record on its way to the disk.
+struct Entry {
     token: TokenDigest,
-    /// Seconds since 1970.
-    until: u64,
+    kept: Kept,
     written: oneshot::Sender<()>,
 }
 
+/// As a record is stored: from when the token is refused and until when that is remembered, in milliseconds and seconds since
+/// 1970, and whether it ended or was pardoned.
+type Kept = (u64, u64, bool);
+
 impl Journal {
-    /// Opens the journal in `folder`, or makes one. The error says what is wrong and what to do; a journal that cannot be
-    /// read is left as it is.
-    pub fn open(folder: &Path, now: SystemTime) -> Result<Opened, String> {
+    /// Opens the journal in `folder`, or makes one under `new_key`. The error says what is wrong and what to do; a journal
+    /// that cannot be read is left as it is.
+    pub fn open(folder: &Path, new_key: &DigestKey, now: SystemTime) -> Result<Opened, String> {
         let fault = |what: &str, fault: &dyn std::fmt::Display| format!("{what} {}: {fault}", folder.display());
         fs::DirBuilder::new()
             .recursive(true)
@@ -72,7 +77,7 @@ impl Journal {
             .map_err(|io| fault("cannot make the journal's folder", &io))?;
         let path = folder.join(STORE);
         let fresh = !path.exists();
-        let key = key(folder, fresh)?;
+        let key = key(folder, fresh.then_some(new_key))?;
         let database = database(&path).map_err(|store| {
             let advice = match store {
                 redb::DatabaseError::DatabaseAlreadyOpen => {
@@ -82,23 +87,30 @@ impl Journal {
             };
             format!("cannot open the journal {}: {store}; {advice}", path.display())
         })?;
-        let tokens = read(&database, now).map_err(|store| fault("cannot read the journal in", &store))?;
-        let (records, received) = channel();
+        let records = read(&database, now).map_err(|store| fault("cannot read the journal in", &store))?;
+        let (entries, received) = channel();
         let state = Arc::new(State::default());
         let writer = Writer { path, database: Some(database), received, state: Arc::clone(&state) };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|io| fault("cannot start a thread for the journal in", &io))?;
-        Ok(Opened { journal: Journal { records: Some(records), thread: Some(thread), state }, key, tokens })
+        let journal = Journal { records: Some(entries), thread: Some(thread), state };
+        Ok(Opened { journal, key, records })
     }
 
-    /// Writes that a token ended and is refused until `until`. When this returns, the record is on disk.
+    /// Writes a record. When this returns, it is on disk.
     ///
     /// If the disk does not take it in time, the record stays queued and is written as soon as the disk does.
-    pub async fn append(&self, token: TokenDigest, until: SystemTime) -> Result<(), Denial> {
+    pub async fn append(&self, record: Record, now: SystemTime) -> Result<(), Denial> {
+        let since = now.duration_since(UNIX_EPOCH).map_err(|_| Denial::Internal)?;
+        let (grace, ended) = match record.fate {
+            Fate::Ended { grace } => (grace, true),
+            Fate::Pardoned => (Duration::ZERO, false),
+        };
+        let until = (since + record.left).as_secs().saturating_add(1);
+        let kept = (millis(since + grace), until, ended);
         let (written, done) = oneshot::channel();
-        let until = until.duration_since(UNIX_EPOCH).map_err(|_| Denial::Internal)?.as_secs().saturating_add(1);
-        let records = self.records.as_ref().ok_or(Denial::Internal)?;
-        records.send(Record { token, until, written }).map_err(|_| Denial::JournalFailed)?;
+        let entries = self.records.as_ref().ok_or(Denial::Internal)?;
+        entries.send(Entry { token: record.token, kept, written }).map_err(|_| Denial::JournalFailed)?;
         let done = tokio::time::timeout(WRITTEN_WITHIN, done).await;
         done.map_err(|_| Denial::JournalFailed)?.map_err(|_| Denial::JournalFailed)
     }
@@ -124,7 +136,7 @@ struct Writer {
     path: PathBuf,
     /// `None` after a failure, until it could be opened again.
     database: Option<Database>,
-    received: Receiver<Record>,
+    received: Receiver<Entry>,
     state: Arc<State>,
 }
 
@@ -134,7 +146,7 @@ impl Writer {
         loop {
             match self.received.recv_timeout(SWEPT_EVERY) {
                 Ok(first) => {
-                    let batch: Vec<Record> =
+                    let batch: Vec<Entry> =
                         std::iter::once(first).chain(self.received.try_iter().take(BATCH)).collect();
                     self.write(batch);
                 }
@@ -145,7 +157,7 @@ impl Writer {
     }
 
     /// Writes a batch, again and again until the disk takes it: what ended must not be lost while someone makes room.
-    fn write(&mut self, batch: Vec<Record>) {
+    fn write(&mut self, batch: Vec<Entry>) {
         loop {
             let done = match &self.database {
                 Some(database) => commit(database, &batch).is_ok(),
@@ -171,7 +183,7 @@ impl Writer {
 
     /// Takes out what is over. A failure is found by the next write.
     fn sweep(&self) {
-        let now = seconds(SystemTime::now());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if let Some(database) = &self.database {
             let _ = take_out(database, now);
         }
@@ -185,12 +197,16 @@ fn database(path: &Path) -> Result<Database, redb::DatabaseError> {
     std::panic::catch_unwind(open).unwrap_or_else(|_| Err(cut()))
 }
 
-fn commit(database: &Database, batch: &[Record]) -> Result<(), redb::Error> {
+fn commit(database: &Database, batch: &[Entry]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut table = transaction.open_table(TABLE)?;
-        for Record { token, until, .. } in batch {
-            table.insert(token.as_bytes(), until)?;
+        for Entry { token, kept, .. } in batch {
+            let united = match table.get(token.as_bytes())? {
+                Some(known) => unite(known.value(), *kept),
+                None => *kept,
+            };
+            table.insert(token.as_bytes(), united)?;
         }
     }
     // The default durability: returns when everything is synced.
@@ -198,62 +214,75 @@ fn commit(database: &Database, batch: &[Record]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn read(database: &Database, now: SystemTime) -> Result<Vec<(TokenDigest, Duration)>, redb::Error> {
-    let now = seconds(now);
-    take_out(database, now)?;
+/// Two records of one token, as [`super::index::Index`] unites them.
+fn unite((known_from, known_until, known_ended): Kept, (from, until, ended): Kept) -> Kept {
+    let from = if known_ended && ended { known_from.min(from) } else { from };
+    (from, known_until.max(until), ended)
+}
+
+fn read(database: &Database, now: SystemTime) -> Result<Vec<Record>, redb::Error> {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    take_out(database, since.as_secs())?;
     let transaction = database.begin_read()?;
     let table = transaction.open_table(TABLE)?;
-    let mut tokens = Vec::new();
+    let mut records = Vec::with_capacity(usize::try_from(table.len()?).unwrap_or_default());
     for entry in table.iter()? {
-        let (token, until) = entry?;
-        let left = Duration::from_secs(until.value().saturating_sub(now));
-        tokens.push((TokenDigest::from_bytes(token.value()), left));
+        let (token, kept) = entry?;
+        let (from, until, ended) = kept.value();
+        let fate = match ended {
+            true => Fate::Ended { grace: Duration::from_millis(from.saturating_sub(millis(since))) },
+            false => Fate::Pardoned,
+        };
+        let left = Duration::from_secs(until.saturating_sub(since.as_secs()));
+        records.push(Record { token: TokenDigest::from_bytes(token.value()), fate, left });
     }
-    Ok(tokens)
+    Ok(records)
 }
 
 fn take_out(database: &Database, now: u64) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    transaction.open_table(TABLE)?.retain(|_, until| until > now)?;
+    transaction.open_table(TABLE)?.retain(|_, (_, until, _)| until > now)?;
     transaction.commit()?;
     Ok(())
 }
 
 /// The key beside the store. A store whose key is gone is of no use, and must not look as if it were empty.
-fn key(folder: &Path, fresh: bool) -> Result<DigestKey, String> {
+fn key(folder: &Path, new: Option<&DigestKey>) -> Result<DigestKey, String> {
     let path = folder.join(KEY);
     let fault = |what: &str, fault: &dyn std::fmt::Display| format!("{what} {}: {fault}", path.display());
-    let mut key = [0; 32];
-    match File::open(&path) {
+    let new = match File::open(&path) {
         Ok(mut file) => {
+            let mut key = [0; 32];
             file.read_exact(&mut key).map_err(|io| fault("cannot read the journal's key", &io))?;
             return Ok(DigestKey::new(key));
         }
-        Err(io) if io.kind() == std::io::ErrorKind::NotFound && fresh => {}
-        Err(io) => {
-            return Err(fault("cannot read the journal's key, without which its tokens cannot be recognised,", &io));
-        }
-    }
-    key = rand::random();
+        Err(io) => match new {
+            Some(new) if io.kind() == std::io::ErrorKind::NotFound => new,
+            Some(_) | None => {
+                let message = "cannot read the journal's key, without which its tokens cannot be recognised,";
+                return Err(fault(message, &io));
+            }
+        },
+    };
     let written = || {
         // Under another name first: a crash must not leave half a key.
         let half = folder.join(HALF_KEY);
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
-        file.write_all(&key)?;
+        file.write_all(new.expose())?;
         file.sync_all()?;
         fs::rename(&half, &path)?;
         File::open(folder)?.sync_all()
     };
     written().map_err(|io: std::io::Error| fault("cannot write the journal's key", &io))?;
-    Ok(DigestKey::new(key))
+    Ok(new.clone())
 }
 
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Digest → the second since 1970 at which it is over.
-const TABLE: TableDefinition<[u8; 16], u64> = TableDefinition::new("ended");
+/// Digest → what is known of the token.
+const TABLE: TableDefinition<[u8; 16], Kept> = TableDefinition::new("ended");
 
 const STORE: &str = "revocations.redb";
 
@@ -292,7 +321,7 @@ mod tests {
         }
 
         fn open(&self, now: SystemTime) -> Opened {
-            Journal::open(&self.0, now).unwrap_or_else(|fault| panic!("{fault}"))
+            Journal::open(&self.0, &DigestKey::new(rand::random()), now).unwrap_or_else(|fault| panic!("{fault}"))
         }
     }
 
@@ -302,8 +331,12 @@ mod tests {
         }
     }
 
+    fn ended(token: TokenDigest, left: Duration) -> Record {
+        Record::ended(token, Duration::ZERO, left)
+    }
+
     fn tokens(opened: &Opened) -> Vec<TokenDigest> {
-        let mut tokens: Vec<_> = opened.tokens.iter().map(|(token, _)| *token).collect();
+        let mut tokens: Vec<_> = opened.records.iter().map(|record| record.token).collect();
         tokens.sort_unstable();
         tokens
     }
@@ -313,13 +346,13 @@ mod tests {
         let folder = Folder::new("again");
         let now = SystemTime::now();
         let opened = folder.open(now);
-        assert!(opened.tokens.is_empty());
-        let ended: Vec<_> = (0..300).map(|n: u32| TokenDigest::of(&n.to_be_bytes(), &opened.key)).collect();
+        assert!(opened.records.is_empty());
+        let all: Vec<_> = (0..300).map(|n: u32| TokenDigest::of(&n.to_be_bytes(), &opened.key)).collect();
         let journal = Arc::new(opened.journal);
         let mut appends = tokio::task::JoinSet::new();
-        for token in ended.clone() {
+        for token in all.clone() {
             let journal = Arc::clone(&journal);
-            appends.spawn(async move { journal.append(token, now + HOUR).await });
+            appends.spawn(async move { journal.append(ended(token, HOUR), now).await });
         }
         assert!(appends.join_all().await.iter().all(Result::is_ok));
         drop(journal);
@@ -328,7 +361,7 @@ mod tests {
             again.key.digest(crate::secret::Purpose::Token, b"x"),
             opened.key.digest(crate::secret::Purpose::Token, b"x")
         );
-        let mut expected = ended;
+        let mut expected = all;
         expected.sort_unstable();
         assert_eq!(tokens(&again), expected);
     }
@@ -339,12 +372,12 @@ mod tests {
         let now = SystemTime::now();
         let opened = folder.open(now);
         let (short, long) = (TokenDigest::of(b"short", &opened.key), TokenDigest::of(b"long", &opened.key));
-        opened.journal.append(short, now + HOUR).await.unwrap();
-        opened.journal.append(long, now + 3 * HOUR).await.unwrap();
+        opened.journal.append(ended(short, HOUR), now).await.unwrap();
+        opened.journal.append(ended(long, 3 * HOUR), now).await.unwrap();
         drop(opened.journal);
         let later = folder.open(now + 2 * HOUR);
         assert_eq!(tokens(&later), [long]);
-        let left = later.tokens[0].1;
+        let left = later.records[0].left;
         assert!(left <= HOUR + Duration::from_secs(2) && left >= HOUR - Duration::from_secs(2), "{left:?}");
     }
 
@@ -352,7 +385,7 @@ mod tests {
     fn one_process_only() {
         let folder = Folder::new("one");
         let _first = folder.open(SystemTime::now());
-        let second = Journal::open(&folder.0, SystemTime::now()).err().unwrap();
+        let second = Journal::open(&folder.0, &DigestKey::new([5; 32]), SystemTime::now()).err().unwrap();
         assert!(second.contains("another process uses it"), "{second}");
     }
 
@@ -364,7 +397,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for damaged in [vec![0x55; 4096], whole[..4096].to_vec(), whole[..whole.len() / 2].to_vec()] {
             fs::write(&path, &damaged).unwrap();
-            let fault = Journal::open(&folder.0, SystemTime::now()).err().unwrap();
+            let fault = Journal::open(&folder.0, &DigestKey::new([5; 32]), SystemTime::now()).err().unwrap();
             assert!(fault.contains("cannot open the journal"), "{fault}");
             assert_eq!(fs::read(&path).unwrap(), damaged);
         }
@@ -375,7 +408,7 @@ mod tests {
         let folder = Folder::new("keyless");
         drop(folder.open(SystemTime::now()).journal);
         fs::remove_file(folder.0.join(KEY)).unwrap();
-        let fault = Journal::open(&folder.0, SystemTime::now()).err().unwrap();
+        let fault = Journal::open(&folder.0, &DigestKey::new([5; 32]), SystemTime::now()).err().unwrap();
         assert!(fault.contains("cannot be recognised"), "{fault}");
     }
 

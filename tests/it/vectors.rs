@@ -311,7 +311,7 @@ impl Ask for Alone {
         self.replays.first(key, time).await
     }
 
-    async fn standing(&self, _: TokenDigest) -> Result<Standing, Denial> {
+    async fn standing(&self, _: TokenDigest, _: &[u8]) -> Result<Standing, Denial> {
         Ok(Standing::Alive)
     }
 

@@ -68,7 +68,7 @@ impl World {
         let log = Shared::default();
         let (lines, writer) = Log::start(log.clone()).unwrap();
         let traffic = bind(&settings.listen).unwrap();
-        let portcullis = Arc::new(Portcullis::new(settings, lines).unwrap());
+        let portcullis = Arc::new(Portcullis::new(settings, lines).await.unwrap());
         let (ready, watched) = watch::channel(true);
         let server = Server::start(traffic, Arc::clone(&portcullis)).unwrap();
         let admin = Admin::new(Arc::clone(&portcullis), watched);

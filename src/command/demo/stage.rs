@@ -55,9 +55,9 @@ impl Stage {
         let accounts = Arc::new(Mutex::new(Accounts::new()));
         let door = || Pam::reserve(&accounts).map_err(said("cannot take a port for the PAM"));
         let mut stage = Stage {
-            valkyrie: Family::start("valkyrie", include_str!("../../../config/valkyrie.toml"), door()?, &log)?,
-            wallet: Family::start("wallet", include_str!("../../../config/wallet.toml"), door()?, &log)?,
-            betstack: Family::start("betstack", include_str!("../../../config/betstack.toml"), door()?, &log)?,
+            valkyrie: Family::start("valkyrie", include_str!("../../../config/valkyrie.toml"), door()?, &log).await?,
+            wallet: Family::start("wallet", include_str!("../../../config/wallet.toml"), door()?, &log).await?,
+            betstack: Family::start("betstack", include_str!("../../../config/betstack.toml"), door()?, &log).await?,
         };
         stage.valkyrie.open_pam()?;
         stage.wallet.open_pam()?;
@@ -86,11 +86,11 @@ impl Stage {
 }
 
 impl Family {
-    fn start(name: &'static str, config: &str, pam: Pam, log: &Log) -> Result<Family, String> {
+    async fn start(name: &'static str, config: &str, pam: Pam, log: &Log) -> Result<Family, String> {
         let known = settings(name, config, &pam)?;
         let served = settings(name, config, &pam)?;
         let traffic = bind(&served.listen).map_err(said("cannot listen"))?;
-        let portcullis = Arc::new(Portcullis::new(served, log.clone()).map_err(said("cannot start Portcullis"))?);
+        let portcullis = Arc::new(Portcullis::new(served, log.clone()).await.map_err(said("cannot start Portcullis"))?);
         let (ready, watched) = watch::channel(true);
         let admin = Admin::new(Arc::clone(&portcullis), watched);
         let traffic = Server::start(traffic, portcullis).map_err(said("cannot listen"))?;
