@@ -134,7 +134,7 @@ impl Settings {
 /// Every key a config can have, dotted, as the code that reads them knows them.
 pub fn keys() -> BTreeSet<String> {
     let mut complaints = Complaints::default();
-    let text = "[[caller]]\nbasic = {}\nsigning = [{}]";
+    let text = "revocation = { redis = {}, on_outage = {} }\n[[caller]]\nbasic = {}\nsigning = [{}]";
     let mut table = paper::parse("", text, &mut complaints);
     let _ = settings(&mut table, Path::new(""), &|_| None, DigestKey::new([0; 32]), &mut complaints);
     table.asked()
@@ -172,7 +172,7 @@ fn settings(
     let (limits, held) = limits(table.section("limits", complaints), complaints);
     let upstream_limits = upstream_limits(table.section("timeouts", complaints), held, complaints);
 
-    let revocation = revocation::revocation(table.section("revocation", complaints), complaints);
+    let revocation = revocation::revocation(table.section("revocation", complaints), folder, environment, complaints);
 
     let mut replay = table.section("replay", complaints);
     let replay_capacity = count(&mut replay, "capacity", 200_000, complaints);

@@ -100,6 +100,11 @@ pub enum Denial {
     /// The answer ended a token, and the journal could not be written in time: it may not be released.
     JournalFailed,
 
+    /// The store that replicas share is away, and the rules say to refuse meanwhile.
+    StoreAway,
+    /// The answer ended a token, and the store did not take it in time: it may not be released.
+    StoreFailed,
+
     /// Too many passwords wait to be verified.
     PasswordQueueFull,
     /// The exchange with the PAM failed, and not one byte of the request was sent.
@@ -183,11 +188,12 @@ impl Denial {
             | Denial::CopyInFlight
             | Denial::ReplayMemoryFull => Check::Freshness,
             Denial::TokenMissing | Denial::TokenRepeated | Denial::TokenMalformed => Check::Token,
-            Denial::TokenEnded | Denial::RevocationFull | Denial::JournalFailing => Check::Standing,
+            Denial::TokenEnded | Denial::RevocationFull | Denial::JournalFailing | Denial::StoreAway => Check::Standing,
             Denial::Unsent(_)
             | Denial::Upstream(_)
             | Denial::AnswerUnreadable
             | Denial::JournalFailed
+            | Denial::StoreFailed
             | Denial::Internal => Check::Upstream,
         }
     }
@@ -224,6 +230,7 @@ impl Denial {
             | Denial::ReplayMemoryFull
             | Denial::RevocationFull
             | Denial::JournalFailing
+            | Denial::StoreAway
             | Denial::PasswordQueueFull
             | Denial::Unsent(_) => Disclosure::Unavailable,
             Denial::Upstream(failure) => match failure {
@@ -236,7 +243,7 @@ impl Denial {
                 | FailureKind::TooLarge
                 | FailureKind::Unasked101 => Disclosure::BadGateway,
             },
-            Denial::AnswerUnreadable | Denial::JournalFailed => Disclosure::BadGateway,
+            Denial::AnswerUnreadable | Denial::JournalFailed | Denial::StoreFailed => Disclosure::BadGateway,
             Denial::Internal => Disclosure::Internal,
         }
     }
@@ -278,6 +285,8 @@ impl Denial {
             Denial::RevocationFull => "revocation_memory_full",
             Denial::JournalFailing => "journal_failing",
             Denial::JournalFailed => "journal_failed",
+            Denial::StoreAway => "store_away",
+            Denial::StoreFailed => "store_failed",
             Denial::PasswordQueueFull => "password_queue_full",
             Denial::Unsent(failure) | Denial::Upstream(failure) => failure.as_str(),
             Denial::AnswerUnreadable => "answer_unreadable",

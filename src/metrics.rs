@@ -1,12 +1,14 @@
 //! What Prometheus scrapes. Labels come from the config and from closed sets, never from a request.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::denial::Denial;
 use crate::dialect::Dialect;
 use crate::event::{Decision, Event};
+use crate::revocation::feed::Condition;
 
 /// All metrics of a process.
 pub struct Metrics {
@@ -25,6 +27,11 @@ pub struct Metrics {
     revocation_capacity: IntGauge,
     ended: IntCounter,
     journal_failing: IntGauge,
+    store_away: IntGauge,
+    lag: Gauge,
+    unpublished: IntGauge,
+    resyncs: IntGauge,
+    unreadable: IntGauge,
     replays: IntGauge,
     log_dropped: IntGauge,
 }
@@ -37,6 +44,8 @@ pub struct Levels {
     pub revocation_capacity: u64,
     /// The journal cannot be written.
     pub journal_failing: bool,
+    /// How following the other replicas goes; all zero for a replica that is alone.
+    pub sharing: Condition,
     /// Signed messages remembered.
     pub replays: u64,
     /// Log lines dropped.
@@ -84,6 +93,26 @@ impl Metrics {
             journal_failing: IntGauge::new(
                 "portcullis_revocation_journal_failing",
                 "1 while the journal of tokens that ended cannot be written.",
+            )?,
+            store_away: IntGauge::new(
+                "portcullis_revocation_store_away",
+                "1 while the store that replicas share does not answer.",
+            )?,
+            lag: Gauge::new(
+                "portcullis_revocation_lag_seconds",
+                "How far this replica is behind the log that replicas share.",
+            )?,
+            unpublished: IntGauge::new(
+                "portcullis_revocations_unpublished",
+                "Tokens whose end is not known to stand in the log that replicas share.",
+            )?,
+            resyncs: IntGauge::new(
+                "portcullis_revocation_resyncs",
+                "How often the log that replicas share had lost entries, which were then published again.",
+            )?,
+            unreadable: IntGauge::new(
+                "portcullis_revocation_entries_unreadable",
+                "Entries of the log that replicas share which could not be read.",
             )?,
             replays: IntGauge::new("portcullis_replays_remembered", "Signed messages remembered.")?,
             log_dropped: IntGauge::new(
@@ -139,6 +168,11 @@ impl Metrics {
         self.revocations.set(signed(levels.revocations));
         self.revocation_capacity.set(signed(levels.revocation_capacity));
         self.journal_failing.set(levels.journal_failing.into());
+        self.store_away.set(levels.sharing.away.into());
+        self.lag.set(levels.sharing.lag);
+        self.unpublished.set(signed(levels.sharing.unpublished));
+        self.resyncs.set(signed(levels.sharing.resyncs));
+        self.unreadable.set(signed(levels.sharing.unreadable));
         self.replays.set(signed(levels.replays));
         self.log_dropped.set(signed(levels.log_dropped));
         let mut text = Vec::new();
@@ -148,7 +182,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 14] = [
+        let all: [Box<dyn prometheus::core::Collector>; 19] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -161,6 +195,11 @@ impl Metrics {
             Box::new(self.revocation_capacity.clone()),
             Box::new(self.ended.clone()),
             Box::new(self.journal_failing.clone()),
+            Box::new(self.store_away.clone()),
+            Box::new(self.lag.clone()),
+            Box::new(self.unpublished.clone()),
+            Box::new(self.resyncs.clone()),
+            Box::new(self.unreadable.clone()),
             Box::new(self.replays.clone()),
             Box::new(self.log_dropped.clone()),
         ];

@@ -1,27 +1,36 @@
 //! Tokens that ended: recorded before the answer that ended them is released, refused until their time is over.
 //!
 //! ```text
+//! record    one token's fate, as it goes from one to the other
 //! index     what is known, in memory: every check is answered from here
 //! journal   the same on disk, for the next process
-//! presumed  what the PAM said of tokens, believed for a short time
-//! record    one token's fate, as it goes from one to the other
+//! feed      the same for the other replicas: one ordered log, followed
+//! news      what stands in that log
+//! store     how to reach the Redis that keeps it
 //! ```
 
+pub mod feed;
 pub mod index;
 pub mod journal;
+pub mod news;
 pub mod record;
+pub mod store;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::denial::Denial;
 use crate::ledger::Place;
+use crate::log::Log;
 use crate::secret::DigestKey;
 use crate::token::{Standing, TokenDigest};
 
+use self::feed::{Condition, Feed, FeedRules};
 use self::index::Index;
-use self::journal::{Journal, Opened};
+use self::journal::Journal;
 use self::record::{Fate, Record};
+use self::store::{Store, StoreRules};
 
 /// How tokens that ended are remembered.
 #[derive(Clone, Debug)]
@@ -32,17 +41,64 @@ pub struct Rules {
     pub capacity: u64,
     /// The folder in which they outlive a restart; `None` keeps them in memory only.
     pub journal: Option<PathBuf>,
+    /// How they are shared with other replicas; `None` for a replica that is alone.
+    pub sharing: Option<Sharing>,
+}
+
+/// How replicas share what they know.
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    /// The store they meet at.
+    pub store: StoreRules,
+    /// Stands in front of every key there.
+    pub prefix: String,
+    /// How long the store may take for an answer before it counts as away.
+    pub timeout: Duration,
+    /// How fresh a check must be.
+    pub consistency: Consistency,
+    /// What a check does while the store is away.
+    pub check: WhenAway,
+    /// True when what ends while the store is away is kept in the journal and published later; false when requests that
+    /// may end a token are refused meanwhile.
+    pub retire_to_journal: bool,
+}
+
+/// How fresh a check must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// What was read of the log so far; it is followed within milliseconds.
+    Follow,
+    /// Everything that stands in the log by now: each check asks.
+    Ask,
+}
+
+/// What a check does while the store is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAway {
+    /// Answers from what is known here.
+    Local,
+    /// Refuses.
+    Refuse,
 }
 
 /// The tokens that ended, as digests.
 ///
-/// Complete for this process, and with a journal for those before it: nothing leaves before its time, and when the memory
-/// is full or the journal cannot be written, requests that could end another token are refused *before* they are
-/// forwarded ([`Revocations::room`]), so that the PAM never ends a token that could not be recorded here.
+/// Complete for this process, with a journal for those before it, and with a store for the other replicas': nothing
+/// leaves before its time, and when the memory is full or what outlives it cannot be written, requests that could end
+/// another token are refused *before* they are forwarded ([`Revocations::room`]), so that the PAM never ends a token that
+/// could not be recorded here.
 pub struct Revocations {
-    index: Index,
+    index: Arc<Index>,
     journal: Option<Journal>,
+    shared: Option<Shared>,
     keep: Duration,
+}
+
+struct Shared {
+    feed: Feed,
+    consistency: Consistency,
+    check: WhenAway,
+    retire_to_journal: bool,
 }
 
 /// The right to record one token.
@@ -52,32 +108,74 @@ pub struct Room(Place);
 impl Revocations {
     /// Opens what the rules say. Digests are made with `key`, unless what is opened has a key of its own; the one that
     /// counts is returned. The error says what is wrong and what to do.
-    pub async fn open(rules: &Rules, key: DigestKey) -> Result<(Revocations, DigestKey), String> {
-        let index = Index::new(rules.capacity);
-        let Some(folder) = &rules.journal else {
-            return Ok((Revocations { index, journal: None, keep: rules.keep }, key));
-        };
-        let Opened { journal, key, records } = Journal::open(folder, &key, SystemTime::now())?;
-        let count = records.len();
-        for record in records {
-            let place = index.reserve().map_err(|_| {
-                let most = rules.capacity;
-                format!("the journal holds {count} tokens and `revocation.capacity` is {most}; make it larger")
-            })?;
-            index.put(place, record);
+    pub async fn open(rules: &Rules, mut key: DigestKey, log: Log) -> Result<(Revocations, DigestKey), String> {
+        let index = Arc::new(Index::new(rules.capacity));
+        if let Some(folder) = &rules.journal {
+            key = Journal::known_key(folder).unwrap_or(key);
         }
-        Ok((Revocations { index, journal: Some(journal), keep: rules.keep }, key))
+        let store = rules.sharing.as_ref().map(|sharing| Store::new(&sharing.store)).transpose();
+        let store = store.map_err(|fault| format!("`revocation.redis` cannot work: {fault}"))?;
+        let feed_rules = |sharing: &Sharing| FeedRules {
+            prefix: sharing.prefix.clone(),
+            keep: rules.keep,
+            timeout: sharing.timeout,
+        };
+        if let (Some(store), Some(sharing)) = (&store, &rules.sharing) {
+            // If the store is away, this replica begins under a key of its own, and tells the others when it is back.
+            key = feed::shared_key(store, &feed_rules(sharing), &key).await.unwrap_or(key);
+        }
+        let mut journal = None;
+        if let Some(folder) = &rules.journal {
+            let opened = Journal::open(folder, &key, SystemTime::now())?;
+            let count = opened.records.len();
+            for record in opened.records {
+                let place = index.reserve().map_err(|_| {
+                    let most = rules.capacity;
+                    format!("the journal holds {count} tokens and `revocation.capacity` is {most}; make it larger")
+                })?;
+                index.put(place, record);
+            }
+            key = opened.key;
+            journal = Some(opened.journal);
+        }
+        let shared = store.zip(rules.sharing.as_ref()).map(|(store, sharing)| Shared {
+            feed: Feed::start(store, feed_rules(sharing), key.clone(), Arc::clone(&index), log),
+            consistency: sharing.consistency,
+            check: sharing.check,
+            retire_to_journal: sharing.retire_to_journal,
+        });
+        Ok((Revocations { index, journal, shared, keep: rules.keep }, key))
     }
 
     /// In memory only.
     pub fn in_memory(capacity: u64, keep: Duration) -> Revocations {
-        Revocations { index: Index::new(capacity), journal: None, keep }
+        Revocations { index: Arc::new(Index::new(capacity)), journal: None, shared: None, keep }
+    }
+
+    /// True when everything is known that must be before the first check.
+    pub fn is_ready(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.feed.is_synced())
+    }
+
+    /// Waits until everything is known that must be before the first check.
+    pub async fn ready(&self) {
+        if let Some(shared) = &self.shared {
+            shared.feed.synced().await;
+        }
     }
 
     /// Is this token alive? `text` is the token itself.
     pub async fn standing(&self, token: &TokenDigest, text: &[u8]) -> Result<Standing, Denial> {
-        let _ = text;
-        Ok(if self.index.refuses(token) { Standing::Ended } else { Standing::Alive })
+        if self.refuses(token, text) {
+            return Ok(Standing::Ended);
+        }
+        if let Some(shared) = &self.shared {
+            shared.freshen().await?;
+            if shared.consistency == Consistency::Ask && self.refuses(token, text) {
+                return Ok(Standing::Ended);
+            }
+        }
+        Ok(Standing::Alive)
     }
 
     /// Makes sure that one more token can be recorded, before anything happens that may end one.
@@ -85,11 +183,17 @@ impl Revocations {
         if self.journal_is_failing() {
             return Err(Denial::JournalFailing);
         }
+        if let Some(Shared { feed, retire_to_journal, .. }) = &self.shared
+            && !(feed.is_current() || *retire_to_journal && feed.is_synced())
+        {
+            return Err(Denial::StoreAway);
+        }
         self.index.reserve().map(Room).map_err(|_| Denial::RevocationFull)
     }
 
     /// Records that a token ended, to be refused once its `grace` is over. No check in this process passes it from then
-    /// on, and when this returns, none after a restart does. An error says that the disk has not taken it yet.
+    /// on, and when this returns, none after a restart and none in another replica does, as far as rules provide for
+    /// that. An error says that the disk or the store has not taken it yet; they will as soon as they can.
     pub async fn end(&self, room: Room, token: TokenDigest, grace: Duration) -> Result<(), Denial> {
         self.record(room, Record::ended(token, grace, self.keep + grace)).await
     }
@@ -114,12 +218,54 @@ impl Revocations {
         self.journal.as_ref().is_some_and(Journal::failing)
     }
 
+    /// How following the other replicas goes; `None` for a replica that is alone.
+    pub fn sharing(&self) -> Option<Condition> {
+        self.shared.as_ref().map(|shared| shared.feed.condition())
+    }
+
+    fn refuses(&self, token: &TokenDigest, text: &[u8]) -> bool {
+        let elsewhere = || self.shared.iter().flat_map(|shared| shared.feed.others(text));
+        self.index.refuses(token) || elsewhere().any(|other| self.index.refuses(&other))
+    }
+
     /// First the memory, then everything that outlives it.
     async fn record(&self, room: Room, record: Record) -> Result<(), Denial> {
         self.index.put(room.0, record);
-        match &self.journal {
-            Some(journal) => journal.append(record, SystemTime::now()).await,
-            None => Ok(()),
+        let written = async {
+            match &self.journal {
+                Some(journal) => journal.append(record, SystemTime::now()).await,
+                None => Ok(()),
+            }
+        };
+        let published = async {
+            match &self.shared {
+                Some(shared) => match shared.feed.publish(record).await {
+                    // The journal has it, and the feed publishes it as soon as it can.
+                    Err(_) if shared.retire_to_journal => Ok(()),
+                    other => other.map_err(|_| Denial::StoreFailed),
+                },
+                None => Ok(()),
+            }
+        };
+        let (written, published) = tokio::join!(written, published);
+        written.and(published)
+    }
+}
+
+impl Shared {
+    /// Makes sure that a check may rely on what is known here.
+    async fn freshen(&self) -> Result<(), Denial> {
+        if !self.feed.is_synced() {
+            // Whoever has never read the log knows nothing, and no rule can make that enough.
+            return Err(Denial::StoreAway);
+        }
+        let fresh = match self.consistency {
+            Consistency::Follow => self.feed.is_current(),
+            Consistency::Ask => self.feed.catch_up().await.is_ok(),
+        };
+        match self.check {
+            WhenAway::Refuse if !fresh => Err(Denial::StoreAway),
+            WhenAway::Refuse | WhenAway::Local => Ok(()),
         }
     }
 }

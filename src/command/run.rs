@@ -65,9 +65,11 @@ async fn until_stopped(
     let portcullis = Arc::new(portcullis);
     let (ready, watched) = watch::channel(false);
     let traffic = Server::start(traffic, Arc::clone(&portcullis)).map_err(fault)?;
+    // Without anyone to ask, everything is known from the start, and nobody should see a moment of "not ready".
+    ready.send_replace(portcullis.is_ready());
+    let checking = Arc::clone(&portcullis);
     let admin = admin.map(|admin| Server::start(admin, Arc::new(Admin::new(portcullis, watched)))).transpose();
     let admin = admin.map_err(fault)?;
-    ready.send_replace(true);
     say(
         &log,
         "started",
@@ -78,9 +80,22 @@ async fn until_stopped(
         }),
     );
 
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let ready_once_known = async {
+        checking.ready().await;
+        if !ready.send_replace(true) {
+            say(&log, "ready", &json!({}));
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = stopped => {}
+        () = ready_once_known => {}
     }
     // Unready at once, so that no new callers are sent here, but serving those who have not heard of it yet.
     ready.send_replace(false);

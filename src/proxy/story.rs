@@ -66,7 +66,8 @@ impl Portcullis {
     pub async fn new(settings: Settings, log: Log) -> Result<Portcullis, String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let callers = settings.callers.iter().count();
-        let (revocations, token_key) = Revocations::open(&settings.revocation, settings.digest_key).await?;
+        let (revocations, token_key) =
+            Revocations::open(&settings.revocation, settings.digest_key, log.clone()).await?;
         Ok(Portcullis {
             metrics: Metrics::new(&settings.dialect).map_err(|fault| fault.to_string())?,
             gate: Gate {
@@ -99,6 +100,7 @@ impl Portcullis {
             revocations: live,
             revocation_capacity,
             journal_failing: revocations.journal_is_failing(),
+            sharing: revocations.sharing().unwrap_or_default(),
             replays: self.memory.replays.count(),
             log_dropped: self.log.dropped(),
         })
@@ -107,6 +109,14 @@ impl Portcullis {
     /// What `/status` shows: nothing secret, nothing that grows.
     pub fn status(&self) -> serde_json::Value {
         let (live, capacity) = self.memory.revocations.live();
+        let sharing = self.memory.revocations.sharing().map(|condition| {
+            serde_json::json!({
+                "away": condition.away,
+                "lag_s": condition.lag,
+                "unpublished": condition.unpublished,
+                "resyncs": condition.resyncs,
+            })
+        });
         let callers: Vec<&str> = self.gate.callers.iter().map(|caller| &*caller.name).collect();
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -116,9 +126,20 @@ impl Portcullis {
                 "live": live,
                 "capacity": capacity,
                 "journal_failing": self.memory.revocations.journal_is_failing(),
+                "sharing": sharing,
             },
             "replays": { "remembered": self.memory.replays.count() },
         })
+    }
+
+    /// True when every check can be answered.
+    pub fn is_ready(&self) -> bool {
+        self.memory.revocations.is_ready()
+    }
+
+    /// Waits until every check can be answered.
+    pub async fn ready(&self) {
+        self.memory.revocations.ready().await;
     }
 
     /// The steps, in order.

@@ -66,6 +66,12 @@ struct Entry {
 type Kept = (u64, u64, bool);
 
 impl Journal {
+    /// The key of the journal in `folder`, if there is one that can be read; [`Journal::open`] says when it should be.
+    pub fn known_key(folder: &Path) -> Option<DigestKey> {
+        let bytes = fs::read(folder.join(KEY)).ok()?;
+        Some(DigestKey::new(bytes.try_into().ok()?))
+    }
+
     /// Opens the journal in `folder`, or makes one under `new_key`. The error says what is wrong and what to do; a journal
     /// that cannot be read is left as it is.
     pub fn open(folder: &Path, new_key: &DigestKey, now: SystemTime) -> Result<Opened, String> {

@@ -74,7 +74,7 @@ fn the_reference_says_the_defaults_of_the_code() {
 #[test]
 fn every_invalid_config_gets_the_complaints_it_expects() {
     let configs = files("tests/invalid");
-    assert_eq!(configs.len(), 24);
+    assert_eq!(configs.len(), 26);
     for path in configs {
         assert_complaints(&path, &complaints_of(&path));
     }
@@ -187,6 +187,34 @@ fn set_takes_every_type() {
 }
 
 #[test]
+fn a_store_is_reached_as_its_keys_say_or_not_at_all() {
+    let folder = Folder::new("config-store");
+    let config = folder.write("config.toml", WALLET);
+    let load = |set: &[&str]| load(&config, "127.0.0.1:9", set).map_err(|found| lines(&found));
+    let nodes = |set: &[&str]| load(set).unwrap().revocation.sharing.unwrap().store.nodes;
+    let node = |host: &str, port: u16| (host.to_owned(), port);
+    assert_eq!(nodes(&["revocation.redis.url=redis://redis"]), [node("redis", 6379)]);
+    assert_eq!(nodes(&["revocation.redis.url=redis://10.0.0.1:1/3"]), [node("10.0.0.1", 1)]);
+    assert_eq!(nodes(&["revocation.redis.url=rediss://[::1]:2"]), [node("::1", 2)]);
+    let several = "revocation.redis.url=[\"redis://a\", \"redis://b:1\"]";
+    let sentinel = "revocation.redis.sentinel=mymaster";
+    let cluster = "revocation.redis.cluster=true";
+    assert_eq!(nodes(&[several, sentinel]), [node("a", 6379), node("b", 1)]);
+    assert_eq!(nodes(&[several, cluster]).len(), 2);
+    let bad: [(&[&str], &str); 5] = [
+        (&[several], "several addresses need sentinel = \"NAME\" or cluster = true"),
+        (&[several, sentinel, cluster], "watched by Sentinels or is a cluster, not both"),
+        (&["revocation.redis.url=redis://a/1", cluster], "a cluster has only database 0"),
+        (&["revocation.redis.url=redis://a", "revocation.redis.ca=config.toml"], "write url = \"rediss://…\""),
+        (&["revocation.redis.url=rediss://a", "revocation.redis.certificate=config.toml"], "come together"),
+    ];
+    for (set, part) in bad {
+        let found = load(set).unwrap_err();
+        assert!(found.contains(part) && found.lines().count() == 1, "{found}");
+    }
+}
+
+#[test]
 fn what_is_set_may_mend_what_the_file_lacks() {
     let folder = Folder::new("config-mend");
     let config = folder.write("config.toml", &WALLET.replace("dialect = \"wallet\"\n", ""));
@@ -261,7 +289,7 @@ fn environment(name: &str) -> Option<String> {
 }
 
 fn is_key(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || b"_.".contains(&byte))
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {

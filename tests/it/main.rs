@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod binary;
+mod redis_server;
 mod world;
 
 mod cli;
@@ -20,6 +21,7 @@ mod wallet;
 
 mod journal;
 mod revocation;
+mod sharing;
 mod upstream;
 
 mod leaks;

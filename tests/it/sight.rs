@@ -99,7 +99,8 @@ async fn status_shows_what_runs_and_nothing_else() {
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["dialect"], "valkyrie");
     assert_eq!(status["callers"], serde_json::json!(["valkyrie", "operator"]));
-    assert_eq!(status["revocations"], serde_json::json!({ "live": 0, "capacity": 17, "journal_failing": false }));
+    let expected = serde_json::json!({ "live": 0, "capacity": 17, "journal_failing": false, "sharing": null });
+    assert_eq!(status["revocations"], expected);
     assert_eq!(status["replays"], serde_json::json!({ "remembered": 0 }));
     assert_eq!(keys(&status), ["callers", "dialect", "replays", "revocations", "version"]);
 }
