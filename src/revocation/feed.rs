@@ -463,7 +463,7 @@ impl Shared {
     /// Entries before this are over, also for a replica whose clock is not ours. By the slower one of two clocks: one
     /// that jumps ahead must not have the log trimmed.
     fn oldest_ms(&self) -> u64 {
-        let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| millis(since));
+        let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
         self.now_ms().min(ours).saturating_sub(millis(self.rules.keep + TRIMMED_LATE))
     }
 
