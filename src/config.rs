@@ -45,6 +45,8 @@ pub struct Settings {
     pub revocation: Rules,
     /// How many signed messages of each caller are remembered.
     pub replay_capacity: u64,
+    /// Whether replicas that share ended tokens share these as well.
+    pub replay_shared: bool,
     /// Between the signal to stop and the end of accepting: time for a load balancer to notice `/readyz`.
     pub drain_delay: Duration,
     /// How long requests in flight may take after that.
@@ -176,6 +178,12 @@ fn settings(
 
     let mut replay = table.section("replay", complaints);
     let replay_capacity = count(&mut replay, "capacity", 200_000, complaints);
+    let replay_shared = replay.boolean("shared", complaints);
+    if let Some(Spanned { value: true, place }) = &replay_shared
+        && revocation.sharing.is_none()
+    {
+        complaints.push(place, "shared = true needs [revocation] redis = { url = … }, by which replicas share");
+    }
     replay.finish(complaints);
 
     let mut drain = table.section("drain", complaints);
@@ -200,6 +208,7 @@ fn settings(
         upstream_limits,
         revocation,
         replay_capacity,
+        replay_shared: replay_shared.is_none_or(|shared| shared.value),
         drain_delay,
         drain_timeout,
         threads: threads.unwrap_or(0),

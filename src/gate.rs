@@ -125,7 +125,7 @@ impl Gate {
         }
 
         // 5. Freshness and replay: only a signed timestamp means anything, and only signed messages may fill the memory.
-        let ticket = match &proof {
+        let ticket = match proof {
             Some(proof) => self.prove_fresh(proof, now, ask).await?,
             None => None,
         };
@@ -201,7 +201,8 @@ impl Gate {
             match scheme.verify(&presented, view, &caller.keys) {
                 Ok(proof) => {
                     let timestamp = presented.timestamp.map(Cow::into_owned);
-                    let key = ReplayKey { caller: index, message: proof.message };
+                    let (message, under_other_keys) = (proof.message, proof.under_other_keys);
+                    let key = ReplayKey { caller: index, message, under_other_keys };
                     return Ok(Some(Proven { key, index: proof.key, timestamp }));
                 }
                 Err(Denial::SignatureWrong) => {}
@@ -211,7 +212,7 @@ impl Gate {
         Err(Denial::SignatureWrong)
     }
 
-    async fn prove_fresh(&self, proof: &Proven, now: SystemTime, ask: &impl Ask) -> Result<Option<Ticket>, Denial> {
+    async fn prove_fresh(&self, proof: Proven, now: SystemTime, ask: &impl Ask) -> Result<Option<Ticket>, Denial> {
         let rule = self.dialect.signature.as_ref().and_then(|scheme| scheme.timestamp.as_ref());
         if let Some(rule) = rule {
             rule.judge(proof.timestamp.as_deref().unwrap_or_default(), now)?;

@@ -95,7 +95,7 @@ pub struct Revocations {
 }
 
 struct Shared {
-    feed: Feed,
+    feed: Arc<Feed>,
     consistency: Consistency,
     check: WhenAway,
     retire_to_journal: bool,
@@ -139,7 +139,7 @@ impl Revocations {
             journal = Some(opened.journal);
         }
         let shared = store.zip(rules.sharing.as_ref()).map(|(store, sharing)| Shared {
-            feed: Feed::start(store, feed_rules(sharing), key.clone(), Arc::clone(&index), log),
+            feed: Arc::new(Feed::start(store, feed_rules(sharing), key.clone(), Arc::clone(&index), log)),
             consistency: sharing.consistency,
             check: sharing.check,
             retire_to_journal: sharing.retire_to_journal,
@@ -216,6 +216,11 @@ impl Revocations {
     /// True while the journal cannot be written.
     pub fn journal_is_failing(&self) -> bool {
         self.journal.as_ref().is_some_and(Journal::failing)
+    }
+
+    /// The way to the other replicas, for what else is shared with them; `None` for a replica that is alone.
+    pub fn feed(&self) -> Option<Arc<Feed>> {
+        self.shared.as_ref().map(|shared| Arc::clone(&shared.feed))
     }
 
     /// How following the other replicas goes; `None` for a replica that is alone.

@@ -4,22 +4,27 @@
 //! broken connection), it is forgotten again, because its sender will and should send it once more. A copy that arrives
 //! while the first is still with the PAM waits for that decision.
 
+pub mod claims;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::claims::{Claim, Claims};
 use crate::denial::Denial;
 use crate::ledger::{Full, Ledger};
 
 /// Names a signed message of a caller.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct ReplayKey {
     /// The caller's index.
     pub caller: usize,
     /// The message under the caller's first key.
     pub message: [u8; 20],
+    /// The message under the caller's other keys: while keys rotate, replicas do not have the same one first.
+    pub under_other_keys: Vec<[u8; 20]>,
 }
 
 /// The signed messages admitted within their time.
@@ -28,6 +33,7 @@ pub struct Replays {
     seen: Vec<OnceLock<Arc<Seen>>>,
     most: u64,
     patience: Duration,
+    claims: Option<Claims>,
 }
 
 /// Held while an admitted message is on its way. Unless [`Ticket::settle`] is called, dropping it forgets the message.
@@ -35,6 +41,8 @@ pub struct Ticket {
     seen: Arc<Seen>,
     message: [u8; 20],
     fate: watch::Sender<Fate>,
+    /// The same for the other replicas.
+    claim: Option<Claim>,
 }
 
 struct Seen(Ledger<[u8; 20], Earlier>);
@@ -53,11 +61,24 @@ enum Fate {
 impl Replays {
     /// A memory for `most` messages of each of `callers` callers. A copy waits for the first one for `patience` at most.
     pub fn new(most: u64, callers: usize, patience: Duration) -> Replays {
-        Replays { seen: (0..callers).map(|_| OnceLock::new()).collect(), most, patience }
+        Replays { seen: (0..callers).map(|_| OnceLock::new()).collect(), most, patience, claims: None }
+    }
+
+    /// The same memory, which also asks what other replicas have admitted.
+    pub fn shared(self, claims: Claims) -> Replays {
+        Replays { claims: Some(claims), ..self }
     }
 
     /// Admits a message for the first time, to be remembered for `time`; refuses it when it was admitted before.
     pub async fn first(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial> {
+        let mut ticket = self.first_here(&key, time).await?;
+        if let Some(claims) = &self.claims {
+            ticket.claim = Some(claims.claim(&key, time).await?);
+        }
+        Ok(ticket)
+    }
+
+    async fn first_here(&self, key: &ReplayKey, time: Duration) -> Result<Ticket, Denial> {
         let seen = self.seen.get(key.caller).ok_or(Denial::Internal)?;
         let seen = seen.get_or_init(|| Arc::new(Seen(Ledger::new(self.most))));
         let earlier = match admit(seen, key.message, time)? {
@@ -86,7 +107,7 @@ fn admit(seen: &Arc<Seen>, message: [u8; 20], time: Duration) -> Result<Result<T
         Ok(place) => seen.0.keep_first(place, message, Earlier(watched), time),
         Err(Full) => Err(seen.0.find(&message).ok_or(Denial::ReplayMemoryFull)?),
     };
-    Ok(kept.map(|()| Ticket { seen: Arc::clone(seen), message, fate }))
+    Ok(kept.map(|()| Ticket { seen: Arc::clone(seen), message, fate, claim: None }))
 }
 
 /// Waits for the fate of an earlier copy; it must have been forgotten for this one to go on.
@@ -97,8 +118,11 @@ async fn forgotten(mut earlier: Earlier) -> Result<(), Denial> {
 
 impl Ticket {
     /// The PAM gave a definitive answer: the message stays remembered for its time.
-    pub fn settle(self) {
+    pub fn settle(mut self) {
         self.fate.send_replace(Fate::Settled);
+        if let Some(claim) = self.claim.take() {
+            claim.settle();
+        }
     }
 }
 
@@ -116,7 +140,7 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
-    const KEY: ReplayKey = ReplayKey { caller: 0, message: [1; 20] };
+    const KEY: ReplayKey = ReplayKey { caller: 0, message: [1; 20], under_other_keys: Vec::new() };
     const HOUR: Duration = Duration::from_secs(3600);
 
     async fn refusal(replays: &Replays, key: ReplayKey) -> Option<Denial> {
@@ -191,7 +215,7 @@ mod tests {
         let replays = Replays::new(1, 2, HOUR);
         replays.first(KEY, HOUR).await.ok().unwrap().settle();
         let other = ReplayKey { message: [2; 20], ..KEY };
-        assert_eq!(refusal(&replays, other).await, Some(Denial::ReplayMemoryFull));
+        assert_eq!(refusal(&replays, other.clone()).await, Some(Denial::ReplayMemoryFull));
         assert_eq!(refusal(&replays, KEY).await, Some(Denial::Replayed));
         assert_eq!(refusal(&replays, ReplayKey { caller: 1, ..other }).await, None);
     }

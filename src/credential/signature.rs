@@ -94,6 +94,8 @@ pub struct Proof {
     /// The message under the caller's *first* key: the same for every spelling and every key the message was signed
     /// with, so that a message signed twice during a rotation still counts as one.
     pub message: [u8; 20],
+    /// The message under the caller's other keys.
+    pub under_other_keys: Vec<[u8; 20]>,
 }
 
 impl Scheme {
@@ -131,20 +133,23 @@ impl Scheme {
             nonce: presented.nonce.as_deref().unwrap_or_default(),
             public_url: &self.public_url,
         };
-        let mut proof: Option<Proof> = None;
+        let mut proof = None;
         let mut message = [0; 20];
+        let mut under_other_keys = Vec::new();
         for (index, key) in keys.iter().enumerate() {
             let expected = key.compute(&self.message, view, &stamps).ok_or(Denial::SignatureMalformed)?;
-            if index == 0 {
-                message.copy_from_slice(&expected.bytes[..20]);
+            let (start, _) = expected.bytes.split_first_chunk().ok_or(Denial::Internal)?;
+            match index {
+                0 => message = *start,
+                _ => under_other_keys.push(*start),
             }
             let matched =
                 presented.signatures.iter().fold(Choice::from(0), |any, one| any | one.ct_eq(expected.as_slice()));
             if matched.into() && proof.is_none() {
-                proof = Some(Proof { key: index, message });
+                proof = Some(index);
             }
         }
-        proof.ok_or(Denial::SignatureWrong)
+        proof.map(|key| Proof { key, message, under_other_keys }).ok_or(Denial::SignatureWrong)
     }
 
     /// What a caller adds to `view`'s request: the header fields that carry signature and timestamp.

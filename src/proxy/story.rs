@@ -16,6 +16,7 @@ use super::memory::Memory;
 use super::{Body, BodyFault, Sent, Serve, forward};
 use crate::config::{Limits, Settings};
 use crate::credential::password::Passwords;
+use crate::credential::replay::claims::Claims;
 use crate::credential::replay::{Replays, Ticket};
 use crate::denial::Denial;
 use crate::dialect::answer::Effect;
@@ -25,7 +26,7 @@ use crate::gate::{Gate, Permit, Trail};
 use crate::log::{Log, timestamp};
 use crate::metrics::{Levels, Metrics};
 use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
-use crate::revocation::Revocations;
+use crate::revocation::{Revocations, WhenAway};
 use crate::trace::{CorrelationId, Fresh, TraceContext};
 use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
 
@@ -65,9 +66,15 @@ impl Portcullis {
     /// Opens what tokens that ended are kept in; the error says what is wrong with it.
     pub async fn new(settings: Settings, log: Log) -> Result<Portcullis, String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let callers = settings.callers.iter().count();
+        let callers: Vec<Box<str>> = settings.callers.iter().map(|caller| caller.name.clone()).collect();
         let (revocations, token_key) =
             Revocations::open(&settings.revocation, settings.digest_key, log.clone()).await?;
+        let mut replays = Replays::new(settings.replay_capacity, callers.len(), settings.upstream_limits.total);
+        if let (Some(feed), Some(sharing), true) =
+            (revocations.feed(), &settings.revocation.sharing, settings.replay_shared)
+        {
+            replays = replays.shared(Claims::new(feed, callers, sharing.check == WhenAway::Refuse));
+        }
         Ok(Portcullis {
             metrics: Metrics::new(&settings.dialect).map_err(|fault| fault.to_string())?,
             gate: Gate {
@@ -77,11 +84,7 @@ impl Portcullis {
                 largest_body: settings.limits.body,
             },
             upstream: Upstream::new(settings.upstream, settings.upstream_limits),
-            memory: Memory {
-                passwords: Passwords::new(threads),
-                replays: Replays::new(settings.replay_capacity, callers, settings.upstream_limits.total),
-                revocations,
-            },
+            memory: Memory { passwords: Passwords::new(threads), replays, revocations },
             limits: settings.limits,
             log,
         })

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::binary::Running;
 use crate::redis_server::RedisServer;
-use crate::world::{Folder, PATIENCE, Pam, Request, World, answer, wallet};
+use crate::world::{Folder, PATIENCE, Pam, Request, World, answer, betstack, wallet};
 
 const TERMINATED: &str = r#"{"status":true,"code":1}"#;
 
@@ -268,4 +268,100 @@ async fn entries_that_are_over_are_trimmed_and_no_others() {
     assert!((501..700).contains(&length), "{length}");
     let late = replica(&redis, &[]).await;
     assert_eq!(late.metric("portcullis_revocations_live").await, 501.0);
+}
+
+/// A replica of Betstack, which admits each signed message once.
+async fn betstack_replica(redis: &RedisServer, more: &[&str]) -> World {
+    let set = redis.set();
+    let world = World::of("config/betstack.toml", &[&[set.as_str()], more].concat()).await;
+    ready(&world).await;
+    world
+}
+
+fn identify(token: &str) -> Request {
+    betstack::signed(&betstack::body("identify", &format!(r#","token":"{token}""#)))
+}
+
+// threat: D10
+#[tokio::test]
+async fn a_signed_message_is_admitted_once_by_all_replicas_together() {
+    let redis = RedisServer::start("replay", &[]).await;
+    let (one, other) = (betstack_replica(&redis, &[]).await, betstack_replica(&redis, &[]).await);
+    let request = identify("t");
+    assert_eq!(one.send(&request).await.status, 200);
+    // Until the news that it is settled is there, it is refused as well, in other words.
+    until_status(&other, || request.clone(), 403).await;
+    other.pam.assert_untouched();
+    assert_eq!(other.send(&identify("another")).await.status, 200);
+    let alone = betstack_replica(&redis, &["replay.shared=false"]).await;
+    assert_eq!(alone.send(&request).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_message_that_is_with_the_pam_is_not_admitted_by_another_replica_until_it_failed() {
+    let redis = RedisServer::start("replay-flight", &[]).await;
+    let (one, other) = (betstack_replica(&redis, &[]).await, betstack_replica(&redis, &[]).await);
+    let request = identify("t");
+    let release = one.pam.hold(answer(500, r#"{"code":500,"message":"x"}"#));
+    let copies = async {
+        one.pam.arrived(1).await;
+        let reply = other.send(&request).await;
+        release.send_replace(true);
+        reply
+    };
+    let (first, copy) = tokio::join!(one.send(&request), copies);
+    assert_eq!((first.status, copy.status), (500, 503));
+    other.pam.assert_untouched();
+    // A 5xx is no definitive answer: its sender sends the same again, to whichever replica.
+    until_status(&other, || request.clone(), 200).await;
+    assert_eq!(other.pam.requests().len(), 1);
+    until_status(&one, || request.clone(), 403).await;
+    assert_eq!(one.pam.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn while_keys_rotate_a_message_counts_once_for_replicas_with_different_first_keys() {
+    let redis = RedisServer::start("replay-rotation", &[]).await;
+    let folder = Folder::new("replay-rotation");
+    let callers = |keys: &str| format!("[[caller]]\nname = \"operator-code\"\nsigning = [{keys}]\n");
+    let old = r#"{ id = "old", key = { file = "old" } }"#;
+    let new = r#"{ id = "new", key = { env = "BETSTACK_SECRET" } }"#;
+    folder.write("old", "the-old-secret");
+    let head = "dialect = \"betstack\"\nbase_path = \"/pam\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"\n";
+    let during = folder.write("during.toml", &format!("{head}{}", callers(&format!("{old}, {new}"))));
+    let after = folder.write("after.toml", &format!("{head}{}", callers(new)));
+    let set = redis.set();
+    let (during, after) = (World::of(&during, &[&set]).await, World::of(&after, &[&set]).await);
+    ready(&during).await;
+    ready(&after).await;
+    let request = identify("t");
+    assert_eq!(during.send(&request).await.status, 200);
+    until_status(&after, || request.clone(), 403).await;
+    after.pam.assert_untouched();
+    let request = identify("u");
+    assert_eq!(after.send(&request).await.status, 200);
+    until_status(&during, || request.clone(), 403).await;
+    assert_eq!(during.pam.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_messages_count_once_here_or_are_refused() {
+    let redis = RedisServer::start("replay-away", &[]).await;
+    let refuse = "revocation.on_outage={ check = \"refuse\" }";
+    let fast = "revocation.redis.timeout=300ms";
+    let (local, strict) = (betstack_replica(&redis, &[fast]).await, betstack_replica(&redis, &[fast, refuse]).await);
+    redis.signal("STOP");
+    for world in [&local, &strict] {
+        world.until("portcullis_revocation_store_away", 1.0).await;
+    }
+    let request = identify("t");
+    assert_eq!(local.send(&request).await.status, 200);
+    assert_eq!(local.send(&request).await.status, 403);
+    // A call without a token is refused for the message's sake alone.
+    let win = betstack::signed(&betstack::body("ticket_win", r#","ticket_id":"1""#));
+    assert_eq!(strict.send(&win).await.status, 503);
+    strict.pam.assert_untouched();
+    redis.signal("CONT");
+    until_status(&strict, || win.clone(), 200).await;
+    assert_eq!(strict.pam.requests().len(), 1);
 }

@@ -22,7 +22,7 @@ const PURE: [&str; 12] = [
 ];
 
 /// They are among the credentials, and remember: what is asked of them is asked through the gate's questions.
-const REMEMBERING: [&str; 2] = ["credential/password.rs", "credential/replay.rs"];
+const REMEMBERING: [&str; 3] = ["credential/password.rs", "credential/replay.rs", "credential/replay/claims.rs"];
 
 /// What reaches outside, as code would name it.
 const OUTSIDE: [&str; 16] = [
