@@ -70,7 +70,7 @@ fn retire(criterion: &mut Criterion) {
     }
     let mut group = criterion.benchmark_group("retire");
     group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(1));
-    let memory = |_: &str| Rules { keep: DAY, capacity: 20 * MILLION, journal: None, sharing: None };
+    let memory = |_: &str| Rules { keep: DAY, capacity: 20 * MILLION, journal: None, salvage: false, sharing: None };
     let journal = |name: &str| Rules { journal: Some(folder(name)), ..memory(name) };
     let shared = |name: &str| Rules { sharing: redis.as_ref().map(RedisServer::sharing), ..memory(name) };
     let both = |name: &str| Rules { journal: Some(folder(name)), ..shared(name) };
@@ -115,7 +115,8 @@ async fn ended(revocations: &Arc<Revocations>, count: u64, callers: u64) -> Dura
 /// Beginning with a million tokens out of a journal, and out of the log in the store.
 fn start() {
     let runtime = Runtime::new().unwrap();
-    let rules = Rules { keep: DAY, capacity: 2 * MILLION, journal: Some(folder("start")), sharing: None };
+    let rules =
+        Rules { keep: DAY, capacity: 2 * MILLION, journal: Some(folder("start")), salvage: false, sharing: None };
     let open = |rules: &Rules| {
         let (log, _writer) = Log::start(std::io::sink()).unwrap();
         runtime.block_on(async {

@@ -1,24 +1,26 @@
-//! A memory that never forgets in silence: moka with a count of our own in front.
+//! A memory that never forgets in silence: exact, bounded, and each entry with a time to live of its own.
 //!
-//! moka bounds a cache by *refusing or evicting* what it deems least useful, which for a dead token would mean letting it
-//! live again. So the cache underneath has no bound, entries leave it only when their time is over, and the bound is kept
-//! here: when it is reached, [`Ledger::reserve`] says so and whoever asked refuses, aloud.
+//! A cache bounds itself by refusing or evicting what it deems least useful, which for a dead token would mean letting it
+//! live again. Here nothing leaves before its time, and when the bound is reached, [`Ledger::reserve`] says so and whoever
+//! asked refuses, aloud. Entries lie in many small tables, so that a look-up costs one short lock that hardly anyone else
+//! wants and one or two lines of memory, and no table is ever moved or swept for long.
 
-use std::hash::Hash;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
-
-use moka::notification::RemovalCause;
-use moka::sync::Cache;
-use moka::{Entry, Expiry};
 
 /// Keys with a value and a time to live each, at most a fixed number of them.
 pub struct Ledger<K, V> {
-    cache: Cache<K, Kept<V>>,
-    /// Entries plus reservations; at least the number of live entries, since moka tells of expiries a little late.
+    tables: Vec<RwLock<Table<K, V>>>,
+    chooser: RandomState,
+    /// Entries plus reservations.
     taken: Arc<AtomicU64>,
     most: u64,
+    /// When all tables were last swept because there was no place.
+    swept_for_place: Mutex<Option<Instant>>,
 }
 
 /// The right to add one entry. Dropping it gives the place back.
@@ -32,31 +34,28 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-#[derive(Clone)]
+struct Table<K, V> {
+    entries: HashMap<K, Kept<V>>,
+    swept: Instant,
+}
+
+/// Until a moment on the monotonic clock: a wall clock that jumps revives nobody.
 struct Kept<V> {
     value: V,
     until: Instant,
 }
 
-impl<K, V> Ledger<K, V>
-where
-    K: Hash + Eq + Copy + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
+impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
     /// A ledger for `most` entries.
     pub fn new(most: u64) -> Ledger<K, V> {
-        let taken = Arc::new(AtomicU64::new(0));
-        let freed = Arc::clone(&taken);
-        let cache = Cache::builder()
-            .expire_after(UntilDeadline)
-            .eviction_listener(move |_, kept: Kept<V>, cause| {
-                // An entry whose time is over may be replaced before it is swept: its successor has a place of its own.
-                if cause != RemovalCause::Replaced || kept.until <= Instant::now() {
-                    free(&freed);
-                }
-            })
-            .build();
-        Ledger { cache, taken, most }
+        let table = || RwLock::new(Table { entries: HashMap::new(), swept: Instant::now() });
+        Ledger {
+            tables: (0..TABLES).map(|_| table()).collect(),
+            chooser: RandomState::new(),
+            taken: Arc::default(),
+            most,
+            swept_for_place: Mutex::default(),
+        }
     }
 
     /// Takes a place for one entry.
@@ -66,8 +65,7 @@ where
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < self.most).then_some(taken + 1))
         };
         if take().is_err() {
-            // What expired may not have been swept yet.
-            self.cache.run_pending_tasks();
+            self.sweep_for_place();
             take().map_err(|_| Full)?;
         }
         Ok(Place { taken: Arc::clone(&self.taken), used: false })
@@ -80,49 +78,75 @@ where
     }
 
     /// Keeps under `key` what `value` makes of what is there, for `time` or what is left of the old time, the longer.
-    pub fn put(&self, mut place: Place, key: K, time: Duration, value: impl FnOnce(Option<V>) -> V) {
-        let until = Instant::now() + time;
-        let entry = self.cache.entry(key).and_upsert_with(|old| match old.map(Entry::into_value) {
-            Some(old) => Kept { until: old.until.max(until), value: value(Some(old.value)) },
-            None => Kept { value: value(None), until },
-        });
-        place.used = !entry.is_old_value_replaced();
+    pub fn put(&self, place: Place, key: K, time: Duration, value: impl FnOnce(Option<V>) -> V) {
+        let now = Instant::now();
+        let until = now + time;
+        let mut table = self.swept(&key, now);
+        match table.entries.entry(key) {
+            Entry::Occupied(mut entry) => {
+                let old = entry.get_mut();
+                let known = (old.until > now).then(|| old.value.clone());
+                old.until = if known.is_some() { old.until.max(until) } else { until };
+                old.value = value(known);
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Kept { value: value(None), until });
+                place.fill();
+            }
+        }
     }
 
     /// Keeps `value` under `key` unless the key is there already, in which case what it has is returned.
-    pub fn keep_first(&self, mut place: Place, key: K, value: V, time: Duration) -> Result<(), V> {
-        let entry = self.cache.entry(key).or_insert_with(|| Kept { value, until: Instant::now() + time });
-        if entry.is_fresh() {
-            place.used = true;
-            Ok(())
-        } else {
-            Err(entry.into_value().value)
+    pub fn keep_first(&self, place: Place, key: K, value: V, time: Duration) -> Result<(), V> {
+        let now = Instant::now();
+        let kept = Kept { value, until: now + time };
+        let mut table = self.swept(&key, now);
+        match table.entries.entry(key) {
+            Entry::Occupied(entry) if entry.get().until > now => return Err(entry.get().value.clone()),
+            Entry::Occupied(mut entry) => {
+                entry.insert(kept);
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(kept);
+                place.fill();
+            }
         }
+        Ok(())
     }
 
     /// True while the key is kept.
     pub fn has(&self, key: &K) -> bool {
-        self.cache.contains_key(key)
+        self.find(key).is_some()
     }
 
     /// What is kept under the key.
     pub fn find(&self, key: &K) -> Option<V> {
-        self.cache.get(key).map(|kept| kept.value)
+        let table = read(self.table(key));
+        let kept = table.entries.get(key)?;
+        (kept.until > Instant::now()).then(|| kept.value.clone())
     }
 
     /// Lets go of a key before its time.
     pub fn drop_key(&self, key: &K) {
-        self.cache.invalidate(key);
+        if write(self.table(key)).entries.remove(key).is_some() {
+            free(&self.taken, 1);
+        }
     }
 
     /// Everything that is kept, with the moment until which it is.
     pub fn iter(&self) -> impl Iterator<Item = (K, V, Instant)> {
-        self.cache.iter().map(|(key, kept)| (*key, kept.value, kept.until))
+        let now = Instant::now();
+        self.tables.iter().flat_map(move |table| {
+            // A copy of one small table at a time: whoever walks through must not hold up the others.
+            let table = read(table);
+            let live = table.entries.iter().filter(|(_, kept)| kept.until > now);
+            live.map(|(key, kept)| (*key, kept.value.clone(), kept.until)).collect::<Vec<_>>()
+        })
     }
 
     /// How many entries are kept, reservations included. Sweeps what has expired first.
     pub fn count(&self) -> u64 {
-        self.cache.run_pending_tasks();
+        self.sweep_all();
         self.taken.load(Ordering::Acquire)
     }
 
@@ -130,33 +154,83 @@ where
     pub fn most(&self) -> u64 {
         self.most
     }
+
+    fn table(&self, key: &K) -> &RwLock<Table<K, V>> {
+        let hash = self.chooser.hash_one(key);
+        // A multiple of a power of two, and a remainder that is in range for that.
+        &self.tables[usize::try_from(hash % TABLES).unwrap_or_default()]
+    }
+
+    /// The table of a key, to write to, without what has long expired.
+    fn swept(&self, key: &K, now: Instant) -> RwLockWriteGuard<'_, Table<K, V>> {
+        let mut table = write(self.table(key));
+        if now.saturating_duration_since(table.swept) > SWEPT_EVERY {
+            self.sweep(&mut table, now);
+        }
+        table
+    }
+
+    /// Sweeps, unless somebody else is at it or it was done a moment ago: a full ledger is asked again and again.
+    fn sweep_for_place(&self) {
+        if let Ok(mut swept) = self.swept_for_place.try_lock()
+            && swept.is_none_or(|swept| swept.elapsed() > SWEPT_AGAIN)
+        {
+            self.sweep_all();
+            *swept = Some(Instant::now());
+        }
+    }
+
+    fn sweep_all(&self) {
+        let now = Instant::now();
+        self.tables.iter().for_each(|table| self.sweep(&mut write(table), now));
+    }
+
+    fn sweep(&self, table: &mut Table<K, V>, now: Instant) {
+        let before = table.entries.len();
+        table.entries.retain(|_, kept| kept.until > now);
+        table.swept = now;
+        let after = table.entries.len();
+        // What a flood left behind is given back.
+        table.entries.shrink_to(after * 2);
+        free(&self.taken, u64::try_from(before - after).unwrap_or_default());
+    }
+}
+
+impl Place {
+    fn fill(mut self) {
+        self.used = true;
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.used {
-            free(&self.taken);
+            free(&self.taken, 1);
         }
     }
 }
 
-/// Gives one place back. Never below zero: a count that wrapped around would refuse everything for ever.
-fn free(taken: &AtomicU64) {
-    let _ = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| taken.checked_sub(1));
+fn free(taken: &AtomicU64, places: u64) {
+    taken.fetch_sub(places, Ordering::AcqRel);
 }
 
-/// Entries leave at their deadline, on the monotonic clock: a wall clock that jumps revives nobody.
-struct UntilDeadline;
-
-impl<K, V> Expiry<K, Kept<V>> for UntilDeadline {
-    fn expire_after_create(&self, _: &K, kept: &Kept<V>, now: Instant) -> Option<Duration> {
-        Some(kept.until.saturating_duration_since(now))
-    }
-
-    fn expire_after_update(&self, _: &K, kept: &Kept<V>, now: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(kept.until.saturating_duration_since(now))
-    }
+// Nothing that can panic happens under these locks but the caller's `value`, and then the table is as it was.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Small enough that sweeping or growing one is over in some microseconds with a million entries in all.
+const TABLES: u64 = 1024;
+
+/// How long an entry whose time is over may lie about in a table that is written to.
+const SWEPT_EVERY: Duration = Duration::from_secs(10);
+
+/// Between two sweeps of all tables for the sake of one place.
+const SWEPT_AGAIN: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -180,7 +254,6 @@ mod tests {
         let ledger = Ledger::<u64, ()>::new(1 << 20);
         for key in 0..100_000 {
             ledger.put(ledger.reserve().unwrap(), key, HOUR, |_| ());
-            // The look-ups that would teach an admission policy to prefer other keys.
             assert!(ledger.has(&(key / 2)));
         }
         assert_eq!((0..100_000).filter(|key| ledger.has(key)).count(), 100_000);
@@ -208,9 +281,7 @@ mod tests {
         let ledger = Ledger::<u64, ()>::new(1);
         ledger.put(ledger.reserve().unwrap(), 1, Duration::ZERO, |_| ());
         assert!(!ledger.has(&1));
-        // It is gone at once; its place is swept by a wheel that turns about once a second.
-        let place = std::iter::repeat_with(|| ledger.reserve()).find_map(Result::ok).unwrap();
-        ledger.put(place, 2, HOUR, |_| ());
+        ledger.put(ledger.reserve().unwrap(), 2, HOUR, |_| ());
         assert!(ledger.has(&2));
     }
 

@@ -53,6 +53,12 @@ impl Log {
         }
     }
 
+    /// Sends a line about something that is no request: what happened, and what is to be known about it.
+    pub fn note(&self, level: &str, event: &str, about: &serde_json::Value) {
+        let timestamp = timestamp(SystemTime::now());
+        self.line(&serde_json::json!({ "timestamp": timestamp, "level": level, "event": event, "about": about }));
+    }
+
     /// Lines dropped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)

@@ -41,6 +41,8 @@ pub struct Rules {
     pub capacity: u64,
     /// The folder in which they outlive a restart; `None` keeps them in memory only.
     pub journal: Option<PathBuf>,
+    /// Whether a damaged journal is made whole again with what can be read of it, or nothing starts.
+    pub salvage: bool,
     /// How they are shared with other replicas; `None` for a replica that is alone.
     pub sharing: Option<Sharing>,
 }
@@ -126,6 +128,11 @@ impl Revocations {
         }
         let mut journal = None;
         if let Some(folder) = &rules.journal {
+            if rules.salvage
+                && let Some(loss) = Journal::salvage(folder, SystemTime::now())?
+            {
+                log.note("error", "journal_salvaged", &serde_json::json!({ "loss": loss }));
+            }
             let opened = Journal::open(folder, &key, SystemTime::now())?;
             let count = opened.records.len();
             for record in opened.records {

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::admin::Admin;
 use crate::config::{Flags, Settings};
-use crate::log::{Log, timestamp};
+use crate::log::Log;
 use crate::proxy::listener::{Server, bind};
 use crate::proxy::story::Portcullis;
 
@@ -70,8 +70,8 @@ async fn until_stopped(
     let checking = Arc::clone(&portcullis);
     let admin = admin.map(|admin| Server::start(admin, Arc::new(Admin::new(portcullis, watched)))).transpose();
     let admin = admin.map_err(fault)?;
-    say(
-        &log,
+    log.note(
+        "info",
         "started",
         &json!({
             "listen": traffic.address().to_string(),
@@ -89,7 +89,7 @@ async fn until_stopped(
     let ready_once_known = async {
         checking.ready().await;
         if !ready.send_replace(true) {
-            say(&log, "ready", &json!({}));
+            log.note("info", "ready", &json!({}));
         }
         std::future::pending::<()>().await;
     };
@@ -99,7 +99,11 @@ async fn until_stopped(
     }
     // Unready at once, so that no new callers are sent here, but serving those who have not heard of it yet.
     ready.send_replace(false);
-    say(&log, "stopping", &json!({ "drain_delay_s": delay.as_secs_f64(), "drain_timeout_s": timeout.as_secs_f64() }));
+    log.note(
+        "info",
+        "stopping",
+        &json!({ "drain_delay_s": delay.as_secs_f64(), "drain_timeout_s": timeout.as_secs_f64() }),
+    );
     let drained = async {
         tokio::time::sleep(delay).await;
         traffic.drain(timeout).await
@@ -109,7 +113,7 @@ async fn until_stopped(
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
     };
-    say(&log, "stopped", &json!({ "all_requests_finished": finished }));
+    log.note("info", "stopped", &json!({ "all_requests_finished": finished }));
     if let Some(admin) = admin {
         admin.drain(ADMIN_DRAIN).await;
     }
@@ -118,11 +122,6 @@ async fn until_stopped(
 
 fn bound(address: &str, key: &str) -> Result<TcpListener, String> {
     bind(address).map_err(|fault| format!("cannot listen on {address} (`{key}`): {fault}"))
-}
-
-fn say(log: &Log, event: &str, about: &serde_json::Value) {
-    let timestamp = timestamp(SystemTime::now());
-    log.line(&json!({ "timestamp": timestamp, "level": "info", "event": event, "about": about }));
 }
 
 /// For the reader of the log to take what is left.

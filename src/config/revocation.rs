@@ -25,6 +25,10 @@ pub fn revocation(
         complaints
             .push(&journal.place, "`revocation.journal` must be a folder, as in journal = \"/var/lib/portcullis\"");
     }
+    let on_damage = table.choice("on_damage", &[("stop", false), ("salvage", true)], complaints);
+    if let (Some(on_damage), None) = (&on_damage, &journal) {
+        complaints.push(&on_damage.place, "`revocation.on_damage` is about the journal, and there is none");
+    }
     let redis = table.table("redis", complaints);
     let consistency = [("follow", Consistency::Follow), ("ask", Consistency::Ask)];
     let consistency = table.choice("consistency", &consistency, complaints);
@@ -60,7 +64,9 @@ pub fn revocation(
         Some(Sharing { store, prefix, timeout, consistency, check, retire_to_journal })
     });
     table.finish(complaints);
-    Rules { keep, capacity, journal: journal.map(|journal| PathBuf::from(journal.value)), sharing }
+    let journal = journal.map(|journal| PathBuf::from(journal.value));
+    let salvage = on_damage.is_some_and(|on_damage| on_damage.value);
+    Rules { keep, capacity, journal, salvage, sharing }
 }
 
 struct Reading<'a> {

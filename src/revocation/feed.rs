@@ -241,7 +241,7 @@ impl Shared {
             self.writing.send_replace(None);
             if !away {
                 away = true;
-                self.note("error", "revocation_store_away", &json!({ "why": fault.to_string() }));
+                self.log.note("error", "revocation_store_away", &json!({ "why": fault.to_string() }));
             }
             // Who was connected for a while was not turned away: try again at once.
             pause = if began.elapsed() > LONGEST_PAUSE { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
@@ -273,7 +273,7 @@ impl Shared {
         self.hear();
         self.synced.send_replace(true);
         if std::mem::take(away) {
-            self.note("info", "revocation_store_back", &json!({}));
+            self.log.note("info", "revocation_store_back", &json!({}));
         }
         let mut announced = Instant::now();
         loop {
@@ -355,7 +355,7 @@ impl Shared {
         let missing: Vec<Record> = self.index.records().filter(missing).collect();
         if *self.synced.borrow() {
             self.resyncs.fetch_add(1, Ordering::Relaxed);
-            self.note("warn", "revocation_log_rolled_back", &json!({ "published_again": missing.len() }));
+            self.log.note("warn", "revocation_log_rolled_back", &json!({ "published_again": missing.len() }));
         }
         let mut pending = lock(&self.pending);
         let waiting: HashMap<TokenDigest, Fate> = pending.values().map(|record| (record.token, record.fate)).collect();
@@ -498,17 +498,8 @@ impl Shared {
     fn complain_of(&self, position: Position) {
         if self.unreadable.fetch_add(1, Ordering::Relaxed) == 0 {
             let about = json!({ "entry": position.to_string() });
-            self.note("error", "revocation_entry_unreadable", &about);
+            self.log.note("error", "revocation_entry_unreadable", &about);
         }
-    }
-
-    fn note(&self, level: &str, event: &str, about: &serde_json::Value) {
-        self.log.line(&json!({
-            "timestamp": crate::log::timestamp(SystemTime::now()),
-            "level": level,
-            "event": event,
-            "about": about,
-        }));
     }
 }
 

@@ -1,11 +1,12 @@
 //! Tokens that ended, on disk: written before the answer that ended one is released, read again at start.
 //!
 //! One thread writes. While it waits for the disk, others queue, and all that queued is one transaction with one sync
-//! (group commit): hundreds of terminations a second cost hardly more syncs than one. The store is redb, whose commits
-//! are atomic: a kill at any moment, also in the middle of a write, leaves the last committed state.
+//! (group commit): hundreds of terminations a second cost hardly more syncs than one.
 //!
 //! Digests are kept, never tokens. The key they are made with lies beside them, because after a restart the same token
 //! must give the same digest; it is readable by its owner only.
+
+mod disk;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -17,9 +18,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError, TableDefinition};
 use tokio::sync::oneshot;
 
+use self::disk::{Contents, Disk, Kept};
 use super::record::{Fate, Record};
 use crate::denial::Denial;
 use crate::secret::DigestKey;
@@ -61,10 +62,6 @@ struct Entry {
     written: oneshot::Sender<()>,
 }
 
-/// As a record is stored: from when the token is refused and until when that is remembered, in milliseconds and seconds since
-/// 1970, and whether it ended or was pardoned.
-type Kept = (u64, u64, bool);
-
 impl Journal {
     /// The key of the journal in `folder`, if there is one that can be read; [`Journal::open`] says when it should be.
     pub fn known_key(folder: &Path) -> Option<DigestKey> {
@@ -84,23 +81,54 @@ impl Journal {
         let path = folder.join(STORE);
         let fresh = !path.exists();
         let key = key(folder, fresh.then_some(new_key))?;
-        let database = database(&path).map_err(|store| {
-            let advice = match store {
-                redb::DatabaseError::DatabaseAlreadyOpen => {
-                    "another process uses it; give each replica a folder of its own"
-                }
-                _ => "nothing was changed; restore it, or move it away to start without the tokens it holds",
-            };
-            format!("cannot open the journal {}: {store}; {advice}", path.display())
-        })?;
-        let records = read(&database, now).map_err(|store| fault("cannot read the journal in", &store))?;
+        let disk = opened(&path)?;
+        let contents = disk.contents();
+        if contents.damaged {
+            return Err(format!(
+                "the journal {} is damaged: {}; nothing was changed; restore it from a copy, or set \
+                 revocation.on_damage = \"salvage\" to go on with what can be read",
+                path.display(),
+                contents.loss()
+            ));
+        }
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let records = contents.records.into_iter().filter(|(_, kept)| kept.until > since.as_secs());
+        let records = records.map(|(token, kept)| record(token, kept, since)).collect();
         let (entries, received) = channel();
         let state = Arc::new(State::default());
-        let writer = Writer { path, database: Some(database), received, state: Arc::clone(&state) };
+        let writer = Writer { path, disk: Some(disk), received, state: Arc::clone(&state) };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|io| fault("cannot start a thread for the journal in", &io))?;
         let journal = Journal { records: Some(entries), thread: Some(thread), state };
         Ok(Opened { journal, key, records })
+    }
+
+    /// Makes a damaged journal whole again with what can be read of it. The damaged file is kept beside it. Says what was
+    /// lost, or nothing when there was nothing to do.
+    pub fn salvage(folder: &Path, now: SystemTime) -> Result<Option<String>, String> {
+        let path = folder.join(STORE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let contents = match Disk::open(&path) {
+            Ok(disk) => disk.contents(),
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Ok(None),
+            Err(_) => Contents { damaged: true, ..Contents::default() },
+        };
+        if !contents.damaged {
+            return Ok(None);
+        }
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let aside = folder.join(format!("{STORE}.damaged-{seconds}"));
+        let fault = |fault: &dyn std::fmt::Display| format!("cannot salvage the journal {}: {fault}", path.display());
+        // Whole under another name first: a kill in between must leave either the damaged file or the new one.
+        let half = folder.join(HALF_STORE);
+        let _ = fs::remove_file(&half);
+        let disk = Disk::open(&half).map_err(|store| fault(&store))?;
+        disk.commit(contents.distinct().iter().map(|(token, kept)| (token, *kept))).map_err(|store| fault(&store))?;
+        drop(disk);
+        fs::hard_link(&path, &aside).and_then(|()| fs::rename(&half, &path)).map_err(|io| fault(&io))?;
+        Ok(Some(format!("{}; the damaged file is kept as {}", contents.loss(), aside.display())))
     }
 
     /// Writes a record. When this returns, it is on disk.
@@ -113,7 +141,7 @@ impl Journal {
             Fate::Pardoned => (Duration::ZERO, false),
         };
         let until = (since + record.left).as_secs().saturating_add(1);
-        let kept = (millis(since + grace), until, ended);
+        let kept = Kept { from_ms: millis(since + grace), until, ended };
         let (written, done) = oneshot::channel();
         let entries = self.records.as_ref().ok_or(Denial::Internal)?;
         entries.send(Entry { token: record.token, kept, written }).map_err(|_| Denial::JournalFailed)?;
@@ -141,7 +169,7 @@ impl Drop for Journal {
 struct Writer {
     path: PathBuf,
     /// `None` after a failure, until it could be opened again.
-    database: Option<Database>,
+    disk: Option<Disk>,
     received: Receiver<Entry>,
     state: Arc<State>,
 }
@@ -165,8 +193,8 @@ impl Writer {
     /// Writes a batch, again and again until the disk takes it: what ended must not be lost while someone makes room.
     fn write(&mut self, batch: Vec<Entry>) {
         loop {
-            let done = match &self.database {
-                Some(database) => commit(database, &batch).is_ok(),
+            let done = match &self.disk {
+                Some(disk) => disk.commit(batch.iter().map(|entry| (entry.token.as_bytes(), entry.kept))).is_ok(),
                 None => false,
             };
             self.state.failing.store(!done, Ordering::Release);
@@ -177,9 +205,9 @@ impl Writer {
                 return;
             }
             // After a failed write redb refuses every further one until it is opened anew.
-            self.database = None;
+            self.disk = None;
             std::thread::sleep(TRIED_EVERY);
-            self.database = database(&self.path).ok();
+            self.disk = Disk::open(&self.path).ok();
         }
         for record in batch {
             // Who waited too long has gone.
@@ -190,66 +218,34 @@ impl Writer {
     /// Takes out what is over. A failure is found by the next write.
     fn sweep(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if let Some(database) = &self.database {
-            let _ = take_out(database, now);
+        if let Some(disk) = &self.disk {
+            let _ = disk.take_out(now);
         }
     }
 }
 
-/// redb panics over some kinds of damage, such as a store that was cut short; here that is a fault like any other.
-fn database(path: &Path) -> Result<Database, redb::DatabaseError> {
-    let open = || Database::builder().set_cache_size(CACHE).create(path);
-    let cut = || StorageError::Corrupted("it is damaged or cut short".to_owned()).into();
-    std::panic::catch_unwind(open).unwrap_or_else(|_| Err(cut()))
-}
-
-fn commit(database: &Database, batch: &[Entry]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut table = transaction.open_table(TABLE)?;
-        for Entry { token, kept, .. } in batch {
-            let united = match table.get(token.as_bytes())? {
-                Some(known) => unite(known.value(), *kept),
-                None => *kept,
-            };
-            table.insert(token.as_bytes(), united)?;
-        }
-    }
-    // The default durability: returns when everything is synced.
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Two records of one token, as [`super::index::Index`] unites them.
-fn unite((known_from, known_until, known_ended): Kept, (from, until, ended): Kept) -> Kept {
-    let from = if known_ended && ended { known_from.min(from) } else { from };
-    (from, known_until.max(until), ended)
-}
-
-fn read(database: &Database, now: SystemTime) -> Result<Vec<Record>, redb::Error> {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    take_out(database, since.as_secs())?;
-    let transaction = database.begin_read()?;
-    let table = transaction.open_table(TABLE)?;
-    let mut records = Vec::with_capacity(usize::try_from(table.len()?).unwrap_or_default());
-    for entry in table.iter()? {
-        let (token, kept) = entry?;
-        let (from, until, ended) = kept.value();
-        let fate = match ended {
-            true => Fate::Ended { grace: Duration::from_millis(from.saturating_sub(millis(since))) },
-            false => Fate::Pardoned,
+fn opened(path: &Path) -> Result<Disk, String> {
+    Disk::open(path).map_err(|store| {
+        let advice = match store {
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                "another process uses it; give each replica a folder of its own"
+            }
+            _ => {
+                "nothing was changed; restore it from a copy, or set revocation.on_damage = \"salvage\" to go on without \
+                 what cannot be read"
+            }
         };
-        let left = Duration::from_secs(until.saturating_sub(since.as_secs()));
-        records.push(Record { token: TokenDigest::from_bytes(token.value()), fate, left });
-    }
-    Ok(records)
+        format!("cannot open the journal {}: {store}; {advice}", path.display())
+    })
 }
 
-fn take_out(database: &Database, now: u64) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(TABLE)?.retain(|_, (_, until, _)| until > now)?;
-    transaction.commit()?;
-    Ok(())
+fn record(token: [u8; 16], kept: Kept, since: Duration) -> Record {
+    let fate = match kept.ended {
+        true => Fate::Ended { grace: Duration::from_millis(kept.from_ms.saturating_sub(millis(since))) },
+        false => Fate::Pardoned,
+    };
+    let left = Duration::from_secs(kept.until.saturating_sub(since.as_secs()));
+    Record { token: TokenDigest::from_bytes(token), fate, left }
 }
 
 /// The key beside the store. A store whose key is gone is of no use, and must not look as if it were empty.
@@ -287,17 +283,13 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Digest → what is known of the token.
-const TABLE: TableDefinition<[u8; 16], Kept> = TableDefinition::new("ended");
-
 const STORE: &str = "revocations.redb";
+
+const HALF_STORE: &str = "revocations.redb.new";
 
 const KEY: &str = "digest.key";
 
 const HALF_KEY: &str = "digest.key.new";
-
-/// redb's own memory; everything is in ours as well, so it need not be large.
-const CACHE: usize = 16 << 20;
 
 /// Records in one transaction at most.
 const BATCH: usize = 4096;
@@ -407,6 +399,43 @@ mod tests {
             assert!(fault.contains("cannot open the journal"), "{fault}");
             assert_eq!(fs::read(&path).unwrap(), damaged);
         }
+    }
+
+    /// Turns a byte of the record of `token`, wherever it lies.
+    fn turn_a_byte(path: &Path, token: TokenDigest) {
+        let mut bytes = fs::read(path).unwrap();
+        let places = bytes.windows(16).enumerate().filter(|(_, window)| window == token.as_bytes()).map(|(at, _)| at);
+        let places: Vec<usize> = places.collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|at| bytes[at] ^= 1);
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_stops_the_start_and_can_be_salvaged_around() {
+        let folder = Folder::new("salvage");
+        let now = SystemTime::now();
+        let opened = folder.open(now);
+        let all: Vec<_> = (0..100).map(|n: u32| TokenDigest::of(&n.to_be_bytes(), &opened.key)).collect();
+        for token in &all {
+            opened.journal.append(ended(*token, HOUR), now).await.unwrap();
+        }
+        drop(opened);
+        assert_eq!(Journal::salvage(&folder.0, now), Ok(None));
+        let path = folder.0.join(STORE);
+        turn_a_byte(&path, all[42]);
+        let damaged = fs::read(&path).unwrap();
+
+        let fault = Journal::open(&folder.0, &DigestKey::new([5; 32]), now).err().unwrap();
+        assert!(fault.contains("is damaged: of its 100 records 99 can be read; nothing was changed"), "{fault}");
+        let loss = Journal::salvage(&folder.0, now).unwrap().unwrap();
+        assert!(loss.starts_with("of its 100 records 99 can be read; the damaged file is kept as "), "{loss}");
+        let (_, aside) = loss.rsplit_once(' ').unwrap();
+        assert_eq!(fs::read(aside).unwrap().len(), damaged.len());
+        let mut expected: Vec<_> = all.iter().copied().filter(|token| *token != all[42]).collect();
+        expected.sort_unstable();
+        assert_eq!(tokens(&folder.open(now)), expected);
+        assert_eq!(Journal::salvage(&folder.0, now), Ok(None));
     }
 
     #[test]
