@@ -70,17 +70,17 @@ fn retire(criterion: &mut Criterion) {
     }
     let mut group = criterion.benchmark_group("retire");
     group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(1));
-    let memory = |_: &str| Rules { keep: DAY, capacity: 20 * MILLION, journal: None, salvage: false, sharing: None };
-    let journal = |name: &str| Rules { journal: Some(folder(name)), ..memory(name) };
-    let shared = |name: &str| Rules { sharing: redis.as_ref().map(RedisServer::sharing), ..memory(name) };
-    let both = |name: &str| Rules { journal: Some(folder(name)), ..shared(name) };
-    let mut kinds: Vec<(&str, &dyn Fn(&str) -> Rules)> = vec![("memory", &memory), ("journal", &journal)];
-    if redis.is_some() {
-        kinds.extend([("redis", &shared as &dyn Fn(&str) -> Rules), ("journal and redis", &both)]);
-    }
-    for (kind, rules) in kinds {
+    let kinds: [(&str, bool, bool); 4] =
+        [("memory", false, false), ("journal", true, false), ("redis", false, true), ("journal and redis", true, true)];
+    for (kind, to_disk, to_store) in kinds.into_iter().filter(|(_, _, to_store)| redis.is_some() || !to_store) {
         for (callers, name) in [(1, "one at a time"), (256, "256 at once")] {
-            let rules = rules(&format!("{kind}-{callers}"));
+            let rules = Rules {
+                keep: DAY,
+                capacity: 20 * MILLION,
+                journal: to_disk.then(|| folder(&format!("{kind}-{callers}"))),
+                salvage: false,
+                sharing: redis.as_ref().filter(|_| to_store).map(RedisServer::sharing),
+            };
             let (log, _writer) = Log::start(std::io::sink()).unwrap();
             let opened = runtime.block_on(Revocations::open(&rules, DigestKey::new([1; 32]), log)).unwrap();
             let revocations = Arc::new(opened.0);

@@ -325,7 +325,9 @@ async fn a_wrong_password_stays_wrong_after_the_right_one_was_remembered() {
 
 /// A reply without its date, if it has one.
 fn seen_by_caller(reply: &Reply) -> (u16, Vec<(String, String)>, String) {
-    (reply.status, reply.fields.clone(), reply.text())
+    // Only the clock may tell two replies apart.
+    let fields = reply.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("date")).cloned().collect();
+    (reply.status, fields, reply.text())
 }
 
 // threat: C8
