@@ -79,6 +79,7 @@ fn retire(criterion: &mut Criterion) {
                 capacity: 20 * MILLION,
                 journal: to_disk.then(|| folder(&format!("{kind}-{callers}"))),
                 salvage: false,
+                learn: None,
                 sharing: redis.as_ref().filter(|_| to_store).map(RedisServer::sharing),
             };
             let (log, _writer) = Log::start(std::io::sink()).unwrap();
@@ -115,8 +116,14 @@ async fn ended(revocations: &Arc<Revocations>, count: u64, callers: u64) -> Dura
 /// Beginning with a million tokens out of a journal, and out of the log in the store.
 fn start() {
     let runtime = Runtime::new().unwrap();
-    let rules =
-        Rules { keep: DAY, capacity: 2 * MILLION, journal: Some(folder("start")), salvage: false, sharing: None };
+    let rules = Rules {
+        keep: DAY,
+        capacity: 2 * MILLION,
+        journal: Some(folder("start")),
+        salvage: false,
+        learn: None,
+        sharing: None,
+    };
     let open = |rules: &Rules| {
         let (log, _writer) = Log::start(std::io::sink()).unwrap();
         runtime.block_on(async {

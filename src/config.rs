@@ -2,6 +2,7 @@
 
 mod caller;
 pub mod paper;
+mod redis;
 mod reference;
 mod revocation;
 
@@ -174,7 +175,9 @@ fn settings(
     let (limits, held) = limits(table.section("limits", complaints), complaints);
     let upstream_limits = upstream_limits(table.section("timeouts", complaints), held, complaints);
 
-    let revocation = revocation::revocation(table.section("revocation", complaints), folder, environment, complaints);
+    let section = table.section("revocation", complaints);
+    let mut reading = revocation::Reading { dialect: dialect.as_ref(), folder, environment, complaints };
+    let revocation = reading.revocation(section);
 
     let mut replay = table.section("replay", complaints);
     let replay_capacity = count(&mut replay, "capacity", 200_000, complaints);

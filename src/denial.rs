@@ -92,6 +92,8 @@ pub enum Denial {
     TokenMalformed,
     /// The player token has ended.
     TokenEnded,
+    /// The PAM said a moment ago that the player token is expired or unknown.
+    TokenPresumedEnded,
     /// The memory of ended tokens is full: a request that may end one cannot be let through.
     RevocationFull,
 
@@ -188,7 +190,11 @@ impl Denial {
             | Denial::CopyInFlight
             | Denial::ReplayMemoryFull => Check::Freshness,
             Denial::TokenMissing | Denial::TokenRepeated | Denial::TokenMalformed => Check::Token,
-            Denial::TokenEnded | Denial::RevocationFull | Denial::JournalFailing | Denial::StoreAway => Check::Standing,
+            Denial::TokenEnded
+            | Denial::TokenPresumedEnded
+            | Denial::RevocationFull
+            | Denial::JournalFailing
+            | Denial::StoreAway => Check::Standing,
             Denial::Unsent(_)
             | Denial::Upstream(_)
             | Denial::AnswerUnreadable
@@ -225,7 +231,7 @@ impl Denial {
             | Denial::Early
             | Denial::Replayed => Disclosure::Unauthenticated,
             Denial::TokenMissing | Denial::TokenRepeated | Denial::TokenMalformed => Disclosure::TokenInvalid,
-            Denial::TokenEnded => Disclosure::TokenEnded,
+            Denial::TokenEnded | Denial::TokenPresumedEnded => Disclosure::TokenEnded,
             Denial::CopyInFlight
             | Denial::ReplayMemoryFull
             | Denial::RevocationFull
@@ -282,6 +288,7 @@ impl Denial {
             Denial::TokenRepeated => "token_repeated",
             Denial::TokenMalformed => "token_malformed",
             Denial::TokenEnded => "token_ended",
+            Denial::TokenPresumedEnded => "token_presumed_ended",
             Denial::RevocationFull => "revocation_memory_full",
             Denial::JournalFailing => "journal_failing",
             Denial::JournalFailed => "journal_failed",

@@ -18,6 +18,7 @@ use crate::credential::signature::Scheme;
 use crate::json::Pointers;
 use crate::token::TokenRule;
 
+use self::answer::Ending;
 use self::reply::Replies;
 use self::route::Routes;
 use self::source::Source;
@@ -52,6 +53,11 @@ pub struct Token {
     pub at: Source,
     /// What it must look like.
     pub rule: TokenRule,
+    /// Answers of the PAM, any of them, that call it expired or unknown.
+    pub dead: Vec<Ending>,
+    /// Places whose values such an answer depends on besides the token: what is said under one value says nothing of
+    /// another.
+    pub dead_per: Vec<Source>,
 }
 
 /// The dialects that come with Portcullis: name and text.

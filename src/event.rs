@@ -36,6 +36,8 @@ pub struct Event {
     pub token: Option<TokenDigest>,
     /// The answer ended the token.
     pub retired: bool,
+    /// The answer called the token expired or unknown, and is believed for a while.
+    pub taught: bool,
     /// From the head to the end of the reply.
     pub total: Duration,
     /// Of that, what Portcullis itself took.
@@ -106,6 +108,9 @@ impl Serialize for Event {
         }
         if self.retired {
             map.serialize_entry("token_ended", &true)?;
+        }
+        if self.taught {
+            map.serialize_entry("token_presumed_ended", &true)?;
         }
         map.serialize_entry("duration_s", &seconds(self.total))?;
         map.serialize_entry("own_duration_s", &seconds(self.own))?;

@@ -13,9 +13,9 @@ use crate::credential::{Callers, Identity};
 use crate::denial::Denial;
 use crate::dialect::Dialect;
 use crate::dialect::route::{Entry, Route, Settlement};
-use crate::dialect::source::{Reading, View};
+use crate::dialect::source::{Reading, Source, View};
 use crate::fields::{Fields, Only, fold, is_token};
-use crate::json;
+use crate::json::{self, Found};
 use crate::request::{Head, Request};
 use crate::revocation::Room;
 use crate::secret::DigestKey;
@@ -29,6 +29,8 @@ pub trait Ask: Sync {
     fn first(&self, key: ReplayKey, time: Duration) -> impl Future<Output = Result<Ticket, Denial>> + Send;
     /// Is this token alive? Goes with its text, for those who know it under other names than ours.
     fn standing(&self, token: TokenDigest, text: &[u8]) -> impl Future<Output = Result<Standing, Denial>> + Send;
+    /// Did the PAM say a moment ago, of what is filed under this, that the token is expired or unknown?
+    fn presumed(&self, presumption: TokenDigest) -> bool;
     /// Is there room to record that a token ended?
     fn room(&self) -> Result<Room, Denial>;
 }
@@ -41,6 +43,8 @@ pub struct Gate {
     pub callers: Callers,
     /// The key tokens are remembered under.
     pub token_key: DigestKey,
+    /// The PAM is believed for a while when it calls a token expired or unknown.
+    pub learns: bool,
     /// Most bytes of a body.
     pub largest_body: u64,
 }
@@ -66,6 +70,8 @@ pub struct Permit<'g> {
     pub route: &'g Route,
     /// The token that the answer may end, with the room to record it.
     pub ends: Option<(TokenDigest, Room)>,
+    /// What to file under that the token is presumed to have ended, if the answer calls it expired or unknown.
+    pub teaches: Option<TokenDigest>,
     /// A dead token passed because the route settles what is owed.
     pub settled: bool,
     /// Settled when the PAM gives a definitive answer.
@@ -143,18 +149,24 @@ impl Gate {
         // 7. Standing: last, because only it may cost a question to a store, and because an answer about a token is
         //    nothing to give to strangers.
         let settled = match &token {
-            Some(token) if ask.standing(token.digest, &token.text).await? == Standing::Ended => match &route.settlement
-            {
-                Settlement::Admit(when) if when.hold(view.found.as_ref()) => true,
-                Settlement::Admit(_) | Settlement::Refuse => return Err(Denial::TokenEnded),
+            None => false,
+            Some(token) => match ask.standing(token.digest, &token.text).await? {
+                Standing::Ended if route.settlement == Settlement::Admit && settles(route, view.found.as_ref()) => true,
+                Standing::Ended => return Err(Denial::TokenEnded),
+                Standing::Alive => match token.presumption {
+                    Some(presumption) if ask.presumed(presumption) && !self.could_settle(route, &view) => {
+                        return Err(Denial::TokenPresumedEnded);
+                    }
+                    Some(_) | None => false,
+                },
             },
-            _ => false,
         };
+        let teaches = token.as_ref().and_then(|token| token.presumption).filter(|_| !settled);
         let ends = match (token, &route.retires) {
             (Some(token), Some(_)) => Some((token.digest, ask.room()?)),
             _ => None,
         };
-        Ok(Permit { route, ends, settled, ticket })
+        Ok(Permit { route, ends, teaches, settled, ticket })
     }
 
     async fn prove_credential(&self, request: &Request, ask: &impl Ask) -> Result<Option<usize>, Denial> {
@@ -225,7 +237,7 @@ impl Gate {
 
     fn token<'v>(&self, view: &'v View<'_>) -> Result<Option<Token<'v>>, Denial> {
         let Some(token) = &self.dialect.token else { return Ok(None) };
-        if let (crate::dialect::source::Source::Json { slot, .. }, Some(found)) = (&token.at, &view.found)
+        if let (Source::Json { slot, .. }, Some(found)) = (&token.at, &view.found)
             && matches!(found.at(*slot), Some(json::Value::Number(_)))
         {
             // Other places take a number as it is written; a token is a string or nothing.
@@ -236,7 +248,45 @@ impl Gate {
             Reading::Many => Err(Denial::TokenRepeated),
             Reading::NotText => Err(Denial::TokenMalformed),
             Reading::One(text) if !token.rule.admits(&text) => Err(Denial::TokenMalformed),
-            Reading::One(text) => Ok(Some(Token { digest: TokenDigest::of(&text, &self.token_key), text })),
+            Reading::One(text) => {
+                let digest = TokenDigest::of(&text, &self.token_key);
+                let presumption = self.learns.then(|| self.presumption(digest, &token.dead_per, view)).flatten();
+                Ok(Some(Token { digest, presumption, text }))
+            }
+        }
+    }
+
+    /// What a presumption about a token is filed under: the token, and what the request says at the places that the PAM's
+    /// word depends on. `None` where one of them can be read in two ways: then nothing is presumed.
+    fn presumption(&self, token: TokenDigest, per: &[Source], view: &View<'_>) -> Option<TokenDigest> {
+        if per.is_empty() {
+            return Some(token);
+        }
+        let mut text = token.as_bytes().to_vec();
+        for source in per {
+            match source.read(view) {
+                Reading::None => text.push(0),
+                Reading::One(value) => {
+                    text.push(1);
+                    text.extend_from_slice(&value.len().to_be_bytes());
+                    text.extend_from_slice(&value);
+                }
+                Reading::Many | Reading::NotText => return None,
+            }
+        }
+        Some(TokenDigest::of(&text, &self.token_key))
+    }
+
+    /// Whether money that is owed could hang on a request, or nothing at all, as on a look-up. A presumption holds up
+    /// neither, whatever is to become of tokens that are known to have ended: to withhold a win because of a guess is worse
+    /// than to ask the PAM once more, which decides as it did before. So a body that no check has read yet is read here, and
+    /// one that cannot be read passes.
+    fn could_settle(&self, route: &Route, view: &View<'_>) -> bool {
+        match &route.settles {
+            Some(when) if !when.is_empty() && view.found.is_none() => {
+                self.json(view.request).map_or(true, |found| when.hold(Some(&found)))
+            }
+            Some(_) | None => settles(route, view.found.as_ref()),
         }
     }
 
@@ -248,14 +298,17 @@ impl Gate {
         Some(std::str::from_utf8(&text).ok()?.into())
     }
 
-    fn read_json<'a>(&self, view: &mut View<'a>) -> Result<(), Denial> {
+    fn read_json(&self, view: &mut View<'_>) -> Result<(), Denial> {
         if view.found.is_none() {
-            let request: &'a Request = view.request;
-            plain_coding(&request.head.fields)?;
-            json_type(&request.head.fields)?;
-            view.found = Some(json::read(&request.body, &self.dialect.wanted).map_err(Denial::Json)?);
+            view.found = Some(self.json(view.request)?);
         }
         Ok(())
+    }
+
+    fn json<'a>(&self, request: &'a Request) -> Result<Found<'a>, Denial> {
+        plain_coding(&request.head.fields)?;
+        json_type(&request.head.fields)?;
+        json::read(&request.body, &self.dialect.wanted).map_err(Denial::Json)
     }
 
     /// Where the body decides, or is what was signed, a parameter that no one named is refused: some frameworks lay
@@ -285,6 +338,8 @@ impl Gate {
 /// A well-formed player token.
 struct Token<'v> {
     digest: TokenDigest,
+    /// Where answers may teach that it has ended.
+    presumption: Option<TokenDigest>,
     text: Cow<'v, [u8]>,
 }
 
@@ -293,6 +348,11 @@ struct Proven {
     key: ReplayKey,
     index: usize,
     timestamp: Option<Vec<u8>>,
+}
+
+/// The route settles what is owed, as its body says, or looks up.
+fn settles(route: &Route, found: Option<&Found<'_>>) -> bool {
+    route.settles.as_ref().is_some_and(|when| when.hold(found))
 }
 
 /// Each required parameter is there once and not empty.

@@ -26,6 +26,8 @@ pub struct Metrics {
     revocations: IntGauge,
     revocation_capacity: IntGauge,
     ended: IntCounter,
+    presumed: IntGauge,
+    taught: IntCounter,
     journal_failing: IntGauge,
     store_away: IntGauge,
     lag: Gauge,
@@ -42,6 +44,8 @@ pub struct Levels {
     pub revocations: u64,
     /// How many can be.
     pub revocation_capacity: u64,
+    /// Tokens presumed to have ended.
+    pub presumed: u64,
     /// The journal cannot be written.
     pub journal_failing: bool,
     /// How following the other replicas goes; all zero for a replica that is alone.
@@ -90,6 +94,14 @@ impl Metrics {
             revocations: IntGauge::new("portcullis_revocations_live", "Tokens that ended and are refused.")?,
             revocation_capacity: IntGauge::new("portcullis_revocations_capacity", "Tokens that can be remembered.")?,
             ended: IntCounter::new("portcullis_revocations_total", "Tokens that an answer of the PAM ended.")?,
+            presumed: IntGauge::new(
+                "portcullis_revocations_presumed",
+                "Tokens refused for now since the PAM called them expired or unknown.",
+            )?,
+            taught: IntCounter::new(
+                "portcullis_revocations_presumed_total",
+                "Answers of the PAM that called a token expired or unknown and were believed.",
+            )?,
             journal_failing: IntGauge::new(
                 "portcullis_revocation_journal_failing",
                 "1 while the journal of tokens that ended cannot be written.",
@@ -160,6 +172,9 @@ impl Metrics {
         if event.retired {
             self.ended.inc();
         }
+        if event.taught {
+            self.taught.inc();
+        }
     }
 
     /// The exposition text, with the levels as they are now.
@@ -167,6 +182,7 @@ impl Metrics {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.revocations.set(signed(levels.revocations));
         self.revocation_capacity.set(signed(levels.revocation_capacity));
+        self.presumed.set(signed(levels.presumed));
         self.journal_failing.set(levels.journal_failing.into());
         self.store_away.set(levels.sharing.away.into());
         self.lag.set(levels.sharing.lag);
@@ -182,7 +198,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 19] = [
+        let all: [Box<dyn prometheus::core::Collector>; 21] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -194,6 +210,8 @@ impl Metrics {
             Box::new(self.revocations.clone()),
             Box::new(self.revocation_capacity.clone()),
             Box::new(self.ended.clone()),
+            Box::new(self.presumed.clone()),
+            Box::new(self.taught.clone()),
             Box::new(self.journal_failing.clone()),
             Box::new(self.store_away.clone()),
             Box::new(self.lag.clone()),

@@ -3,6 +3,7 @@
 //! ```text
 //! record    one token's fate, as it goes from one to the other
 //! index     what is known, in memory: every check is answered from here
+//! presumed  what the PAM said of tokens, believed for a short time
 //! journal   the same on disk, for the next process
 //! feed      the same for the other replicas: one ordered log, followed
 //! news      what stands in that log
@@ -13,6 +14,7 @@ pub mod feed;
 pub mod index;
 pub mod journal;
 pub mod news;
+pub mod presumed;
 pub mod record;
 pub mod store;
 
@@ -43,6 +45,8 @@ pub struct Rules {
     pub journal: Option<PathBuf>,
     /// Whether a damaged journal is made whole again with what can be read of it, or nothing starts.
     pub salvage: bool,
+    /// How long the PAM is believed when it says that a token is expired or unknown; `None` learns nothing from it.
+    pub learn: Option<Duration>,
     /// How they are shared with other replicas; `None` for a replica that is alone.
     pub sharing: Option<Sharing>,
 }

@@ -1,10 +1,11 @@
-//! When an answer of the PAM ends the token of the request: `{ status = 200, json = { "/status" = true } }`.
+//! When an answer of the PAM ends the token of the request: `{ status = 200, json = { "/status" = true } }`. In the same
+//! shape, which answers say that it ended before.
 
 use super::condition::Conditions;
 use crate::fields::{Fields, Only};
 use crate::json::{Pointers, Value, read};
 
-/// What an answer must say to end the token.
+/// What an answer must say to end the token, or to say that it ended.
 #[derive(Clone, Debug)]
 pub struct Ending {
     /// Its status.
@@ -22,7 +23,7 @@ pub struct Ending {
 /// What an answer does to the token of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The token ended.
+    /// The token ended, now or before.
     Ends,
     /// The token lives on.
     Stays,

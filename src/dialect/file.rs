@@ -27,7 +27,7 @@ pub struct Overrides {
     /// Fewest and most characters of a token.
     pub token_length: Option<(usize, usize)>,
     /// Whether settlement passes with a dead token.
-    pub settlement: Option<bool>,
+    pub settlement: Option<Settlement>,
     /// How far a timestamp may be from now.
     pub tolerance: Option<Duration>,
     /// The URL callers were given, without a target.
@@ -194,21 +194,46 @@ fn key_form(mut table: Table, complaints: &mut Complaints) -> KeyForm {
     KeyForm { prefix: prefix.into(), encoding }
 }
 
-/// The token, and whether settlement passes with a dead one.
+/// The token, and whether settlement passes with one that has ended.
 fn token(
     mut table: Table,
     overrides: &Overrides,
     wanted: &mut Pointers,
     complaints: &mut Complaints,
-) -> (Option<Token>, bool) {
+) -> (Option<Token>, Settlement) {
     let at = needed(&mut table, "at", "at = \"json:/token\"", complaints);
     let at = at.and_then(|text| parsed(&text, |text| Source::parse(text, wanted), complaints));
     let length = token_length(&mut table, complaints).unwrap_or(USUAL_TOKEN);
     let settlement = settlement(&mut table, complaints);
+    let dead = table.tables("dead", complaints).into_iter().filter_map(|table| ending(table, complaints)).collect();
+    let dead_per = dead_per(&mut table, at.as_ref(), wanted, complaints);
     table.finish(complaints);
     let (shortest, longest) = overrides.token_length.unwrap_or(length);
-    let token = at.map(|at| Token { at, rule: TokenRule { shortest, longest } });
-    (token, overrides.settlement.or(settlement).unwrap_or(false))
+    let token = at.map(|at| Token { at, rule: TokenRule { shortest, longest }, dead, dead_per });
+    (token, overrides.settlement.or(settlement).unwrap_or_default())
+}
+
+/// `dead_per = "query:provider"` beside `dead`.
+fn dead_per(
+    table: &mut Table,
+    token: Option<&Source>,
+    wanted: &mut Pointers,
+    complaints: &mut Complaints,
+) -> Vec<Source> {
+    let texts = table.strings("dead_per", complaints).unwrap_or_default();
+    let mut sources = Vec::new();
+    for text in texts {
+        let Some(source) = parsed(&text, |text| Source::parse(text, wanted), complaints) else { continue };
+        if source.is_json() && token.is_some_and(|token| !token.is_json()) {
+            let message = "only a token in the body has its body read on every route; write header:NAME or query:NAME";
+            complaints.push(&text.place, message);
+        }
+        if !table.contains("dead") {
+            complaints.push(&text.place, "`token.dead_per` belongs to dead = [ { status = 401 } ], and there is none");
+        }
+        sources.push(source);
+    }
+    sources
 }
 
 /// `length = [32, 40]`, shared by dialects and configs.
@@ -231,15 +256,16 @@ pub fn token_length(table: &mut Table, complaints: &mut Complaints) -> Option<(u
     }
 }
 
-/// `settlement = "strict"` or `"admit"`, shared by dialects and configs. True admits.
-pub fn settlement(table: &mut Table, complaints: &mut Complaints) -> Option<bool> {
-    table.choice("settlement", &[("strict", false), ("admit", true)], complaints).map(|word| word.value)
+/// `settlement = "strict"` or `"admit"`, shared by dialects and configs.
+pub fn settlement(table: &mut Table, complaints: &mut Complaints) -> Option<Settlement> {
+    let words = [("strict", Settlement::Strict), ("admit", Settlement::Admit)];
+    table.choice("settlement", &words, complaints).map(|word| word.value)
 }
 
 struct Defaults<'a> {
     signature: Option<&'a Scheme>,
     token: Option<&'a Token>,
-    settlement: bool,
+    settlement: Settlement,
 }
 
 fn route(
@@ -270,6 +296,7 @@ fn route(
         }
     };
     let retires = table.table("retires", complaints).map(|table| ending(table, complaints));
+    let grace = grace(&mut table, retires.is_some(), complaints);
     let place = table.place().clone();
     table.finish(complaints);
 
@@ -284,11 +311,9 @@ fn route(
     if retires.is_some() && !token {
         complaints.push(&place, "retires a token that the route does not take".to_owned());
     }
-    let settlement = match settles {
-        Some(conditions) if settlement => Settlement::Admit(conditions),
-        Some(_) | None => Settlement::Refuse,
-    };
-    let conditional = matches!(&settlement, Settlement::Admit(conditions) if !conditions.is_empty());
+    // What a strict route would settle is of interest only for a token that is presumed to have ended; then the gate reads
+    // the body itself. For all other requests it stays unread.
+    let conditional = settlement == Settlement::Admit && settles.as_ref().is_some_and(|settles| !settles.is_empty());
     let token_in_body = token && defaults.token.is_some_and(|token| token.at.is_json());
     let scheme = defaults.signature.filter(|_| signed);
     let reads_json = token_in_body || conditional || !when.is_empty() || scheme.is_some_and(Scheme::reads_json);
@@ -303,8 +328,10 @@ fn route(
         optional_query,
         signed,
         token,
+        settles,
         settlement,
         retires: retires.flatten(),
+        grace,
         reads_json,
         reads_body,
     })
@@ -348,6 +375,18 @@ fn ending(mut table: Table, complaints: &mut Complaints) -> Option<Ending> {
     let absent = slots("absent", &mut table, complaints);
     table.finish(complaints);
     Some(Ending { status: u16::try_from(status?.value).ok()?, json, present, absent, wanted })
+}
+
+/// `grace = "60s"` beside `retires`.
+fn grace(table: &mut Table, retires: bool, complaints: &mut Complaints) -> Duration {
+    let Some(grace) = table.duration("grace", complaints) else { return Duration::ZERO };
+    if !retires {
+        complaints.push(&grace.place, "a grace is for the token that the route ends; add retires = { status = 200 }");
+    }
+    if grace.value > LONGEST_GRACE {
+        complaints.push(&grace.place, "`route[].grace` must be at most \"1h\", since a token in its grace still pays");
+    }
+    grace.value
 }
 
 fn replies(mut table: Table, complaints: &mut Complaints) -> Option<Replies> {
@@ -424,5 +463,8 @@ fn guarded(credential: &[AuthScheme], signature: Option<&Scheme>, token: Option<
 const FRAMING: [&str; 4] = ["content-encoding", "content-length", "content-type", "transfer-encoding"];
 
 const USUAL_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// A grace covers calls that were on their way when the token was replaced; families that name one say a minute.
+const LONGEST_GRACE: Duration = Duration::from_secs(3600);
 
 const USUAL_TOKEN: (usize, usize) = (1, 128);

@@ -1,6 +1,7 @@
 //! Routes: which method, path and action is which operation, and what that operation asks for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::answer::Ending;
 use super::condition::Conditions;
@@ -26,10 +27,14 @@ pub struct Route {
     pub signed: bool,
     /// It must carry a player token.
     pub token: bool,
-    /// When a dead token may still pass.
+    /// What the body must say for the request to settle what is owed, or to look up; no conditions: always. `None`: never.
+    pub settles: Option<Conditions>,
+    /// Whether it may do so with a token that has ended.
     pub settlement: Settlement,
     /// When an answer ends the request's token.
     pub retires: Option<Ending>,
+    /// For how long a token that it ended still passes: families that refresh keep the old one for a moment.
+    pub grace: Duration,
     /// Its body is read as JSON by some check.
     pub reads_json: bool,
     /// Its body is looked at by some check, and so must not be encoded.
@@ -37,12 +42,13 @@ pub struct Route {
 }
 
 /// Whether a request with a token that has ended may pass, because money that is owed hangs on it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Settlement {
     /// Never.
-    Refuse,
-    /// When the body says so: a win passes, a bet does not. No conditions: always.
-    Admit(Conditions),
+    #[default]
+    Strict,
+    /// When it settles: a win passes, a bet does not.
+    Admit,
 }
 
 /// All routes of a dialect, found by the segments of their paths.
@@ -159,8 +165,10 @@ mod tests {
             optional_query: Vec::new(),
             signed: false,
             token: false,
-            settlement: Settlement::Refuse,
+            settles: None,
+            settlement: Settlement::Strict,
             retires: None,
+            grace: Duration::ZERO,
             reads_json: false,
             reads_body: false,
         }

@@ -7,14 +7,17 @@ use crate::credential::password::{PasswordQuestion, Passwords};
 use crate::credential::replay::{ReplayKey, Replays, Ticket};
 use crate::denial::Denial;
 use crate::gate::Ask;
+use crate::revocation::presumed::Presumed;
 use crate::revocation::{Revocations, Room};
 use crate::token::{Standing, TokenDigest};
 
-/// Right passwords, signed messages, ended tokens.
+/// Right passwords, signed messages, ended tokens, and those the PAM does not seem to know any more.
 pub struct Memory {
     pub passwords: Passwords,
     pub replays: Replays,
     pub revocations: Revocations,
+    /// `None` when nothing is learnt from the PAM.
+    pub presumed: Option<Presumed>,
 }
 
 /// One request's questions.
@@ -51,6 +54,10 @@ impl Ask for Asking<'_> {
 
     async fn standing(&self, token: TokenDigest, text: &[u8]) -> Result<Standing, Denial> {
         self.memory.revocations.standing(&token, text).await
+    }
+
+    fn presumed(&self, presumption: TokenDigest) -> bool {
+        self.memory.presumed.as_ref().is_some_and(|presumed| presumed.has(&presumption))
     }
 
     fn room(&self) -> Result<Room, Denial> {

@@ -19,14 +19,16 @@ use crate::credential::password::Passwords;
 use crate::credential::replay::claims::Claims;
 use crate::credential::replay::{Replays, Ticket};
 use crate::denial::Denial;
-use crate::dialect::answer::Effect;
+use crate::dialect::answer::{Effect, Ending};
 use crate::event::{Decision, Event};
 use crate::fields::Fields;
 use crate::gate::{Gate, Permit, Trail};
 use crate::log::{Log, timestamp};
 use crate::metrics::{Levels, Metrics};
 use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
+use crate::revocation::presumed::Presumed;
 use crate::revocation::{Revocations, WhenAway};
+use crate::token::TokenDigest;
 use crate::trace::{CorrelationId, Fresh, TraceContext};
 use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
 
@@ -54,6 +56,7 @@ struct Course<'g> {
     forwarded: bool,
     settled: bool,
     retired: bool,
+    taught: bool,
     /// Settled once a streamed answer is complete.
     unsettled: Option<Ticket>,
     own: Duration,
@@ -81,10 +84,16 @@ impl Portcullis {
                 dialect: settings.dialect,
                 callers: settings.callers,
                 token_key,
+                learns: settings.revocation.learn.is_some(),
                 largest_body: settings.limits.body,
             },
             upstream: Upstream::new(settings.upstream, settings.upstream_limits),
-            memory: Memory { passwords: Passwords::new(threads), replays, revocations },
+            memory: Memory {
+                passwords: Passwords::new(threads),
+                replays,
+                revocations,
+                presumed: settings.revocation.learn.map(Presumed::new),
+            },
             limits: settings.limits,
             log,
         })
@@ -102,6 +111,7 @@ impl Portcullis {
         self.metrics.text(Levels {
             revocations: live,
             revocation_capacity,
+            presumed: self.memory.presumed.as_ref().map_or(0, Presumed::count),
             journal_failing: revocations.journal_is_failing(),
             sharing: revocations.sharing().unwrap_or_default(),
             replays: self.memory.replays.count(),
@@ -204,12 +214,15 @@ impl Portcullis {
             match ending.judge(answer.status, &answer.fields, body) {
                 Effect::Ends => {
                     course.retired = true;
-                    self.memory.revocations.end(room, token, Duration::ZERO).await?;
+                    self.memory.revocations.end(room, token, permit.route.grace).await?;
                 }
                 Effect::Stays => {}
                 // It may have ended the token, and the caller would believe so. Without certainty it does not go out.
                 Effect::Unreadable => return Err(Denial::AnswerUnreadable),
             }
+        }
+        if let Some(presumption) = permit.teaches.filter(|_| !course.retired) {
+            course.taught = self.learn(presumption, &answer);
         }
         let bodiless = request.head.method == Method::Head || matches!(answer.status, 204 | 304);
         let body = match answer.body {
@@ -230,6 +243,19 @@ impl Portcullis {
             (None, _) => {}
         }
         Ok(Reply { status: answer.status, fields, body })
+    }
+
+    /// Believes an answer that calls its token expired or unknown. One that is too large, encoded or odd teaches nothing:
+    /// no answer is held, changed or refused for this.
+    fn learn(&self, presumption: TokenDigest, answer: &Answer) -> bool {
+        let (Some(presumed), Some(token)) = (&self.memory.presumed, &self.gate.dialect.token) else { return false };
+        let AnswerBody::Whole(body) = &answer.body else { return false };
+        let says_so = |ending: &Ending| ending.judge(answer.status, &answer.fields, body) == Effect::Ends;
+        let dead = token.dead.iter().any(says_so);
+        if dead {
+            presumed.presume(presumption);
+        }
+        dead
     }
 
     /// What the caller is told of a denial, in its family's words.
@@ -273,6 +299,7 @@ impl Portcullis {
             trace_id: String::from_utf8_lossy(&stamps.trace.trace_id()).into_owned(),
             token: course.trail.token,
             retired: course.retired,
+            taught: course.taught,
             total: Duration::ZERO,
             own: course.own,
             upstream: course.upstream,

@@ -74,7 +74,7 @@ fn the_reference_says_the_defaults_of_the_code() {
 #[test]
 fn every_invalid_config_gets_the_complaints_it_expects() {
     let configs = files("tests/invalid");
-    assert_eq!(configs.len(), 26);
+    assert_eq!(configs.len(), 28);
     for path in configs {
         assert_complaints(&path, &complaints_of(&path));
     }
@@ -83,7 +83,7 @@ fn every_invalid_config_gets_the_complaints_it_expects() {
 #[test]
 fn every_invalid_dialect_gets_the_complaints_it_expects() {
     let dialects = files("tests/invalid/dialects");
-    assert_eq!(dialects.len(), 24);
+    assert_eq!(dialects.len(), 27);
     for path in dialects {
         assert_complaints(&path, &complaints_of_dialect(&path));
     }

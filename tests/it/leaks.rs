@@ -159,7 +159,7 @@ async fn nothing_a_valkyrie_pam_is_told_comes_out() {
          [[caller]]\nname = \"hashed\"\nbasic = { username = \"hashed\", password_hash = { file = \"hash\" } }\n",
     );
     let hash = std::fs::read_to_string(folder.path().join("hash")).unwrap();
-    let world = World::of(&config, &[]).await;
+    let world = World::of(&config, &["revocation.learn=10m"]).await;
     let session = "/players/session?provider=x";
     let good = || valkyrie::call("GET", session).replacing("X-Player-Token", TOKEN);
     let mut outside = Outside::default();
@@ -179,7 +179,11 @@ async fn nothing_a_valkyrie_pam_is_told_comes_out() {
     outside.send_all(&world, &requests).await;
     world.pam.answer_with(|_| answer(200, r#"{"session":{"token":"new"}}"#));
     let refresh = valkyrie::call("PUT", session).replacing("X-Player-Token", TOKEN);
-    outside.send_all(&world, &[refresh, good()]).await;
+    outside.send_all(&world, &[refresh.clone(), good()]).await;
+    // A token that shares its beginning, so that the search finds it too.
+    let unknown = refresh.replacing("X-Player-Token", &TOKEN.replace('1', "2"));
+    world.pam.answer_with(|_| answer(401, r#"{"error":{"code":"PAM_ERR_SESSION_NOT_FOUND"}}"#));
+    outside.send_all(&world, &[unknown.clone(), unknown]).await;
 
     let secrets = [valkyrie::KEY, valkyrie::PASSWORD, TOKEN, WRONG, "canary-hashed-password", &hash, &TOKEN[1..20]];
     let reasons = outside.search(world, &secrets, &[]).await;
@@ -190,6 +194,7 @@ async fn nothing_a_valkyrie_pam_is_told_comes_out() {
         "token_ended",
         "token_malformed",
         "token_missing",
+        "token_presumed_ended",
         "token_repeated",
         "twin_field",
     ];

@@ -19,8 +19,11 @@ mod valkyrie;
 mod vectors;
 mod wallet;
 
+mod grace;
 mod journal;
+mod learning;
 mod revocation;
+mod settlement;
 mod sharing;
 mod upstream;
 

@@ -228,7 +228,8 @@ impl Vector {
         let (_folder, config) = self.config(secrets);
         let settings = load(&config, "127.0.0.1:1", &[]).unwrap();
         let largest_body = settings.limits.body;
-        Gate { dialect: settings.dialect, callers: settings.callers, token_key: settings.digest_key, largest_body }
+        let (dialect, callers, token_key) = (settings.dialect, settings.callers, settings.digest_key);
+        Gate { dialect, callers, token_key, learns: false, largest_body }
     }
 
     /// A whole Portcullis, for which the moment of signing is not too long ago.
@@ -313,6 +314,10 @@ impl Ask for Alone {
 
     async fn standing(&self, _: TokenDigest, _: &[u8]) -> Result<Standing, Denial> {
         Ok(Standing::Alive)
+    }
+
+    fn presumed(&self, _: TokenDigest) -> bool {
+        false
     }
 
     fn room(&self) -> Result<Room, Denial> {
