@@ -25,6 +25,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     revocations: IntGauge,
     revocation_capacity: IntGauge,
+    nearly_full: IntGauge,
     ended: IntCounter,
     presumed: IntGauge,
     taught: IntCounter,
@@ -93,6 +94,10 @@ impl Metrics {
             connections: IntGauge::new("portcullis_connections", "Connections from callers.")?,
             revocations: IntGauge::new("portcullis_revocations_live", "Tokens that ended and are refused.")?,
             revocation_capacity: IntGauge::new("portcullis_revocations_capacity", "Tokens that can be remembered.")?,
+            nearly_full: IntGauge::new(
+                "portcullis_revocations_nearly_full",
+                "1 when four fifths of the tokens that can be remembered are.",
+            )?,
             ended: IntCounter::new("portcullis_revocations_total", "Tokens that an answer of the PAM ended.")?,
             presumed: IntGauge::new(
                 "portcullis_revocations_presumed",
@@ -182,6 +187,8 @@ impl Metrics {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.revocations.set(signed(levels.revocations));
         self.revocation_capacity.set(signed(levels.revocation_capacity));
+        self.nearly_full
+            .set((levels.revocations.saturating_mul(5) >= levels.revocation_capacity.saturating_mul(4)).into());
         self.presumed.set(signed(levels.presumed));
         self.journal_failing.set(levels.journal_failing.into());
         self.store_away.set(levels.sharing.away.into());
@@ -198,7 +205,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 21] = [
+        let all: [Box<dyn prometheus::core::Collector>; 22] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -209,6 +216,7 @@ impl Metrics {
             Box::new(self.connections.clone()),
             Box::new(self.revocations.clone()),
             Box::new(self.revocation_capacity.clone()),
+            Box::new(self.nearly_full.clone()),
             Box::new(self.ended.clone()),
             Box::new(self.presumed.clone()),
             Box::new(self.taught.clone()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::world::{Folder, Request, World, hmac_sha256_hex, now, root, wallet};
+use crate::world::{Folder, Request, World, hmac_sha256_hex, load, now, root, wallet};
 
 fn readme() -> String {
     std::fs::read_to_string(root().join("README.md")).unwrap()
@@ -22,6 +22,21 @@ async fn the_config_of_the_readme_serves() {
     let config = folder.write("wallet.toml", &block("The config, by example", "toml"));
     let world = World::of(&config, &[]).await;
     assert_eq!(world.send(&wallet::signed("debit", &wallet::body("t"))).await.status, 200);
+}
+
+#[test]
+fn the_way_to_other_replicas_in_the_readme_is_one_that_configs_have() {
+    let (_, behind) =
+        readme().split_once("\n### Several replicas\n").map(|(one, two)| (one.to_owned(), two.to_owned())).unwrap();
+    let shown = behind.split_once("\n```toml\n").unwrap().1.split_once("\n```").unwrap().0.to_owned();
+    let folder = Folder::new("readme-sharing");
+    let config = std::fs::read_to_string(root().join("config/wallet.toml")).unwrap();
+    let config =
+        folder.write("wallet.toml", &format!("{config}\n{}", shown.replace("REDIS_PASSWORD", "WALLET_PASSWORD")));
+    let settings = load(&config, "127.0.0.1:9", &[]).map_err(|found| format!("{found:?}")).unwrap();
+    let sharing = settings.revocation.sharing.unwrap();
+    assert_eq!(sharing.store.nodes, [("redis".to_owned(), 6379)]);
+    assert!(sharing.retire_to_journal && sharing.store.tls.is_some());
 }
 
 #[tokio::test]

@@ -551,6 +551,16 @@ async fn a_full_memory_refuses_new_endings_and_nothing_else() {
     assert!(ids.iter().all(|id| reason(&lines, id) == "revocation_memory_full"));
 }
 
+#[tokio::test]
+async fn a_memory_that_fills_up_says_so_well_before() {
+    let world = World::of("config/wallet.toml", &["revocation.capacity=5"]).await;
+    world.pam.answer_with(|_| answer(200, TERMINATED));
+    for (number, nearly_full) in [(1, 0.0), (2, 0.0), (3, 0.0), (4, 1.0), (5, 1.0)] {
+        assert_eq!(world.send(&wallet_call("terminate", &format!("token-{number}"))).await.status, 200);
+        assert_eq!(world.metric("portcullis_revocations_nearly_full").await, nearly_full, "{number}");
+    }
+}
+
 // threat: F2
 #[tokio::test]
 async fn the_place_for_an_ending_is_taken_before_the_pam_is_asked_and_given_back_when_it_was_none() {
