@@ -6,21 +6,24 @@
 //! wants and one or two lines of memory, and no table is ever moved or swept for long.
 
 use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::{BuildHasher, Hash};
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::moment::Moment;
 
 /// Keys with a value and a time to live each, at most a fixed number of them.
+///
+/// Keys are digests: they are spread by what they are, and hashed no further.
 pub struct Ledger<K, V> {
     tables: Vec<RwLock<Table<K, V>>>,
-    chooser: RandomState,
     /// Entries plus reservations.
     taken: Arc<AtomicU64>,
     most: u64,
     /// When all tables were last swept because there was no place.
-    swept_for_place: Mutex<Option<Instant>>,
+    swept_for_place: Mutex<Option<Moment>>,
 }
 
 /// The right to add one entry. Dropping it gives the place back.
@@ -35,23 +38,21 @@ pub struct Place {
 pub struct Full;
 
 struct Table<K, V> {
-    entries: HashMap<K, Kept<V>>,
-    swept: Instant,
+    entries: HashMap<K, Kept<V>, BuildHasherDefault<Spread>>,
+    swept: Moment,
 }
 
-/// Until a moment on the monotonic clock: a wall clock that jumps revives nobody.
 struct Kept<V> {
     value: V,
-    until: Instant,
+    until: Moment,
 }
 
 impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
     /// A ledger for `most` entries.
     pub fn new(most: u64) -> Ledger<K, V> {
-        let table = || RwLock::new(Table { entries: HashMap::new(), swept: Instant::now() });
+        let table = || RwLock::new(Table { entries: HashMap::default(), swept: Moment::now() });
         Ledger {
             tables: (0..TABLES).map(|_| table()).collect(),
-            chooser: RandomState::new(),
             taken: Arc::default(),
             most,
             swept_for_place: Mutex::default(),
@@ -79,8 +80,8 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
 
     /// Keeps under `key` what `value` makes of what is there, for `time` or what is left of the old time, the longer.
     pub fn put(&self, place: Place, key: K, time: Duration, value: impl FnOnce(Option<V>) -> V) {
-        let now = Instant::now();
-        let until = now + time;
+        let now = Moment::now();
+        let until = now.after(time);
         let mut table = self.swept(&key, now);
         match table.entries.entry(key) {
             Entry::Occupied(mut entry) => {
@@ -98,8 +99,8 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
 
     /// Keeps `value` under `key` unless the key is there already, in which case what it has is returned.
     pub fn keep_first(&self, place: Place, key: K, value: V, time: Duration) -> Result<(), V> {
-        let now = Instant::now();
-        let kept = Kept { value, until: now + time };
+        let now = Moment::now();
+        let kept = Kept { value, until: now.after(time) };
         let mut table = self.swept(&key, now);
         match table.entries.entry(key) {
             Entry::Occupied(entry) if entry.get().until > now => return Err(entry.get().value.clone()),
@@ -121,9 +122,14 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
 
     /// What is kept under the key.
     pub fn find(&self, key: &K) -> Option<V> {
+        self.find_until(key).map(|(value, _)| value)
+    }
+
+    /// The same with the moment until which it is kept.
+    pub fn find_until(&self, key: &K) -> Option<(V, Moment)> {
         let table = read(self.table(key));
         let kept = table.entries.get(key)?;
-        (kept.until > Instant::now()).then(|| kept.value.clone())
+        (kept.until > Moment::now()).then(|| (kept.value.clone(), kept.until))
     }
 
     /// Lets go of a key before its time.
@@ -134,8 +140,8 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
     }
 
     /// Everything that is kept, with the moment until which it is.
-    pub fn iter(&self) -> impl Iterator<Item = (K, V, Instant)> {
-        let now = Instant::now();
+    pub fn iter(&self) -> impl Iterator<Item = (K, V, Moment)> {
+        let now = Moment::now();
         self.tables.iter().flat_map(move |table| {
             // A copy of one small table at a time: whoever walks through must not hold up the others.
             let table = read(table);
@@ -156,15 +162,16 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
     }
 
     fn table(&self, key: &K) -> &RwLock<Table<K, V>> {
-        let hash = self.chooser.hash_one(key);
-        // A multiple of a power of two, and a remainder that is in range for that.
-        &self.tables[usize::try_from(hash % TABLES).unwrap_or_default()]
+        let mut spread = Spread::default();
+        key.hash(&mut spread);
+        // Not by the bits that place an entry within its table: those at both ends.
+        &self.tables[usize::try_from((spread.finish() >> 32) % TABLES).unwrap_or_default()]
     }
 
     /// The table of a key, to write to, without what has long expired.
-    fn swept(&self, key: &K, now: Instant) -> RwLockWriteGuard<'_, Table<K, V>> {
+    fn swept(&self, key: &K, now: Moment) -> RwLockWriteGuard<'_, Table<K, V>> {
         let mut table = write(self.table(key));
-        if now.saturating_duration_since(table.swept) > SWEPT_EVERY {
+        if now.since(table.swept) > SWEPT_EVERY {
             self.sweep(&mut table, now);
         }
         table
@@ -173,19 +180,19 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
     /// Sweeps, unless somebody else is at it or it was done a moment ago: a full ledger is asked again and again.
     fn sweep_for_place(&self) {
         if let Ok(mut swept) = self.swept_for_place.try_lock()
-            && swept.is_none_or(|swept| swept.elapsed() > SWEPT_AGAIN)
+            && swept.is_none_or(|swept| Moment::now().since(swept) > SWEPT_AGAIN)
         {
             self.sweep_all();
-            *swept = Some(Instant::now());
+            *swept = Some(Moment::now());
         }
     }
 
     fn sweep_all(&self) {
-        let now = Instant::now();
+        let now = Moment::now();
         self.tables.iter().for_each(|table| self.sweep(&mut write(table), now));
     }
 
-    fn sweep(&self, table: &mut Table<K, V>, now: Instant) {
+    fn sweep(&self, table: &mut Table<K, V>, now: Moment) {
         let before = table.entries.len();
         table.entries.retain(|_, kept| kept.until > now);
         table.swept = now;
@@ -207,6 +214,28 @@ impl Drop for Place {
         if !self.used {
             free(&self.taken, 1);
         }
+    }
+}
+
+/// Takes a digest for its own hash. The multiplication is for keys that are none.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        let first = bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+        self.write_u64(first);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// The length of an array, which is the same for all of them.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -22,6 +22,7 @@
 //! | [`secret`] | what prints nothing and compares in constant time |
 //! | [`token`], [`revocation`] | the player token, and those that ended, in memory and on disk |
 //! | [`ledger`] | a memory that never forgets in silence |
+//! | [`moment`] | moments of the monotonic clock |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
 //! | [`event`], [`log`], [`metrics`], [`admin`] | what people see |
@@ -43,6 +44,7 @@ pub mod json;
 pub mod ledger;
 pub mod log;
 pub mod metrics;
+pub mod moment;
 pub mod proxy;
 pub mod request;
 pub mod revocation;

@@ -1,9 +1,8 @@
 //! What is known about tokens, in memory: every check is answered from here.
 
-use std::time::Instant;
-
 use super::record::{Fate, Record};
 use crate::ledger::{Full, Ledger, Place};
+use crate::moment::Moment;
 use crate::token::TokenDigest;
 
 /// Tokens that ended or were pardoned. Nothing leaves it before its time.
@@ -12,7 +11,7 @@ pub struct Index(Ledger<TokenDigest, Mark>);
 /// What is remembered of a token. Moments are monotonic: a wall clock that jumps revives nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
-    Ended { from: Instant },
+    Ended { from: Moment },
     Pardoned,
 }
 
@@ -30,11 +29,11 @@ impl Index {
     /// Takes a record in. Two records of one end unite: the earlier beginning and the later oblivion count. A new end
     /// wins over a pardon, and a pardon over an end that was known before it.
     pub fn put(&self, place: Place, record: Record) {
-        let now = Instant::now();
+        let now = Moment::now();
         self.0.put(place, record.token, record.left, |known| match (record.fate, known) {
             (Fate::Pardoned, _) => Mark::Pardoned,
-            (Fate::Ended { grace }, Some(Mark::Ended { from })) => Mark::Ended { from: from.min(now + grace) },
-            (Fate::Ended { grace }, Some(Mark::Pardoned) | None) => Mark::Ended { from: now + grace },
+            (Fate::Ended { grace }, Some(Mark::Ended { from })) => Mark::Ended { from: from.min(now.after(grace)) },
+            (Fate::Ended { grace }, Some(Mark::Pardoned) | None) => Mark::Ended { from: now.after(grace) },
         });
     }
 
@@ -47,7 +46,7 @@ impl Index {
     /// True when the token ended and its grace is over.
     pub fn refuses(&self, token: &TokenDigest) -> bool {
         match self.0.find(token) {
-            Some(Mark::Ended { from }) => from <= Instant::now(),
+            Some(Mark::Ended { from }) => from <= Moment::now(),
             Some(Mark::Pardoned) | None => false,
         }
     }
@@ -59,9 +58,9 @@ impl Index {
 
     /// Everything that is known.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        let now = Instant::now();
+        let now = Moment::now();
         self.0.iter().map(move |(token, mark, until)| {
-            let left = until.saturating_duration_since(now);
+            let left = until.since(now);
             Record { token, fate: fate(mark), left }
         })
     }
@@ -74,7 +73,7 @@ impl Index {
 
 fn fate(mark: Mark) -> Fate {
     match mark {
-        Mark::Ended { from } => Fate::Ended { grace: from.saturating_duration_since(Instant::now()) },
+        Mark::Ended { from } => Fate::Ended { grace: from.since(Moment::now()) },
         Mark::Pardoned => Fate::Pardoned,
     }
 }

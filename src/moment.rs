@@ -1,0 +1,48 @@
+//! Moments of the monotonic clock, small: a wall clock that jumps revives nobody, and a million of them take little room.
+
+use std::num::NonZeroU64;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A moment of this process, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(NonZeroU64);
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Moment {
+        static BEGINNING: OnceLock<Instant> = OnceLock::new();
+        Moment(NonZeroU64::MIN.saturating_add(millis(BEGINNING.get_or_init(Instant::now).elapsed())))
+    }
+
+    /// This much later; a part of a millisecond counts as a whole one, except none.
+    pub fn after(self, time: Duration) -> Moment {
+        let rest = u64::from(!time.subsec_nanos().is_multiple_of(1_000_000));
+        Moment(self.0.saturating_add(millis(time).saturating_add(rest)))
+    }
+
+    /// How much later this is than another moment; zero when it is not.
+    pub fn since(self, other: Moment) -> Duration {
+        Duration::from_millis(self.0.get().saturating_sub(other.0.get()))
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_add_up() {
+        let now = Moment::now();
+        let later = now.after(Duration::from_micros(1500));
+        assert_eq!(later.since(now), Duration::from_millis(2));
+        assert_eq!(now.since(later), Duration::ZERO);
+        assert_eq!(now.after(Duration::ZERO), now);
+        assert!(now.after(Duration::MAX) > later);
+        assert!(Moment::now() >= now);
+    }
+}
