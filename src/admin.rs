@@ -1,4 +1,16 @@
-//! The admin address: `/metrics`, `/livez`, `/readyz`, `/status`. Never reachable on the traffic address.
+//! The admin address: `/metrics`, `/livez`, `/readyz`, `/status`, and the calls of an operator who has the admin token.
+//! Never reachable on the traffic address.
+//!
+//! ```text
+//! admin      the pages
+//! operate    a call, from its head to its reply
+//! key        who may make one
+//! order      what can be asked for
+//! ```
+
+pub mod key;
+mod operate;
+pub mod order;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use self::order::Call;
 use crate::config::Limits;
 use crate::proxy::story::Portcullis;
 use crate::proxy::{Body, Sent, Serve};
@@ -25,35 +38,50 @@ impl Admin {
         Admin { portcullis, ready }
     }
 
-    fn answer(&self, head: &Head) -> (u16, &'static str, Bytes) {
-        const TEXT: &str = "text/plain; charset=utf-8";
+    fn page(&self, head: &Head) -> Reply {
+        let path = head.target.path();
+        if !PAGES.contains(&path) {
+            return whole(404, typed(TEXT), self.directory());
+        }
         if !matches!(head.method, Method::Get | Method::Head) {
-            return (405, TEXT, Bytes::from_static(b"only GET and HEAD\n"));
+            let allow = (Bytes::from_static(b"Allow"), Bytes::from_static(b"GET, HEAD"));
+            return whole(405, [typed(TEXT), vec![allow]].concat(), Bytes::from_static(b"only GET and HEAD\n"));
         }
-        match head.target.path() {
+        let (status, kind, body) = match path {
             "/metrics" => (200, "text/plain; version=0.0.4; charset=utf-8", self.portcullis.exposition().into()),
-            "/livez" => (200, TEXT, Bytes::from_static(b"alive\n")),
-            "/readyz" if *self.ready.borrow() => (200, TEXT, Bytes::from_static(b"ready\n")),
-            "/readyz" => (503, TEXT, Bytes::from_static(b"not ready\n")),
             "/status" => (200, "application/json", format!("{:#}\n", self.portcullis.status()).into()),
-            _ => (404, TEXT, Bytes::from_static(b"there are /metrics /livez /readyz /status\n")),
-        }
+            "/readyz" if !*self.ready.borrow() => (503, TEXT, Bytes::from_static(b"not ready\n")),
+            "/readyz" => (200, TEXT, Bytes::from_static(b"ready\n")),
+            // Whoever can answer lives.
+            _ => (200, TEXT, Bytes::from_static(b"alive\n")),
+        };
+        whole(status, typed(kind), body)
+    }
+
+    fn directory(&self) -> Bytes {
+        let pages: &[u8] = match self.portcullis.admin_keys() {
+            None => b"there are /metrics /livez /readyz /status\n",
+            Some(_) => b"there are /metrics /livez /readyz /status, and POST /revoke /unrevoke /standing\n",
+        };
+        Bytes::from_static(pages)
     }
 }
 
 impl Serve for Admin {
     type Record = ();
 
-    async fn serve(self: &Arc<Self>, head: Result<Head, HeadFault>, _: &mut impl Body) -> (Reply, ()) {
-        let (status, kind, body, bodiless) = match &head {
-            Ok(head) => {
-                let (status, kind, body) = self.answer(head);
-                (status, kind, body, head.method == Method::Head)
-            }
-            Err(fault) => (fault.status(), "text/plain; charset=utf-8", Bytes::from_static(b"malformed\n"), false),
+    async fn serve(self: &Arc<Self>, head: Result<Head, HeadFault>, body: &mut impl Body) -> (Reply, ()) {
+        let head = match head {
+            Ok(head) => head,
+            Err(fault) => return (whole(fault.status(), typed(TEXT), Bytes::from_static(b"malformed\n")), ()),
         };
-        let fields = vec![(Bytes::from_static(b"Content-Type"), Bytes::from_static(kind.as_bytes()))];
-        (Reply { status, fields, body: if bodiless { ReplyBody::None } else { ReplyBody::Whole(body) } }, ())
+        let reply = match (self.portcullis.admin_keys(), Call::at(head.target.path())) {
+            (Some(keys), Some(call)) => self.operate(call, keys, &head, body).await,
+            // Without an admin token there are no calls.
+            (None, _) | (_, None) => self.page(&head),
+        };
+        let bodiless = head.method == Method::Head;
+        (if bodiless { Reply { body: ReplyBody::None, ..reply } } else { reply }, ())
     }
 
     fn sent(&self, (): (), _: Sent) {}
@@ -63,12 +91,24 @@ impl Serve for Admin {
     }
 }
 
-/// A scraper sends small heads and takes what it asked for, or is let go.
+fn typed(kind: &'static str) -> Vec<(Bytes, Bytes)> {
+    vec![(Bytes::from_static(b"Content-Type"), Bytes::from_static(kind.as_bytes()))]
+}
+
+fn whole(status: u16, fields: Vec<(Bytes, Bytes)>, body: Bytes) -> Reply {
+    Reply { status, fields, body: ReplyBody::Whole(body) }
+}
+
+const PAGES: [&str; 4] = ["/metrics", "/livez", "/readyz", "/status"];
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A scraper sends small heads and takes what it asked for, or is let go; an operator's call is a few hundred bytes.
 const LIMITS: Limits = Limits {
     head: HeadLimits { bytes: 16 << 10, fields: 64, target: 2 << 10 },
-    body: 0,
+    body: 8 << 10,
     head_timeout: Duration::from_secs(5),
-    body_timeout: Duration::from_secs(1),
+    body_timeout: Duration::from_secs(5),
     idle_timeout: Duration::from_secs(60),
     write_timeout: Duration::from_secs(10),
 };

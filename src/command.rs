@@ -1,7 +1,9 @@
 //! The command line: arguments become one command.
 
+mod call;
 mod check;
 mod demo;
+mod operate;
 mod run;
 mod sign;
 
@@ -27,6 +29,9 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Run(config) => run::run(&config.into()),
         Command::Check(config) => check::check(&config.into()),
         Command::Sign(arguments) => sign::sign(*arguments),
+        Command::Revoke(arguments) => operate::revoke(*arguments),
+        Command::Unrevoke(arguments) => operate::unrevoke(*arguments),
+        Command::Status(arguments) => operate::status(*arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
     }
 }
@@ -60,6 +65,12 @@ enum Command {
     Check(ConfigFlags),
     /// Print the header fields that a caller of the config sends, and a curl line that sends them.
     Sign(Box<sign::Sign>),
+    /// End a token now, or all that were seen before a moment: asks the portcullis that runs at `admin` of the config.
+    Revoke(Box<operate::Revoke>),
+    /// Take back that a token ended.
+    Unrevoke(Box<operate::Unrevoke>),
+    /// Show how the portcullis that runs does, or what it knows of a token.
+    Status(Box<operate::Status>),
     /// See it work: a small PAM, and telling requests to it through a Portcullis. Needs nothing else.
     Demo(demo::Demo),
 }

@@ -1,5 +1,6 @@
 //! The config: a file and flags become [`Settings`], or a list of everything that is wrong with them.
 
+mod admin;
 mod caller;
 pub mod paper;
 mod redis;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 pub use self::paper::{Complaint, Place};
 use self::paper::{Complaints, Node, Spanned, Table, Value};
-use crate::credential::Callers;
+use crate::admin::key::AdminKeys;
+use crate::credential::{Caller, Callers};
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
 use crate::request::HeadLimits;
 use crate::revocation::Rules;
@@ -38,6 +40,11 @@ pub struct Settings {
     pub upstream: String,
     /// Where metrics and probes are; `None` when there are none.
     pub admin: Option<String>,
+    /// Who may make an operator's calls there; `None` when there are none.
+    pub admin_keys: Option<AdminKeys>,
+    /// What an operator sends as Authorization, with the newest of the secrets; for `revoke`, `unrevoke` and `status`, and
+    /// wiped before serving starts.
+    pub admin_authorization: Option<Secret>,
     /// Bounds on what callers send.
     pub limits: Limits,
     /// Bounds on the exchange with the PAM.
@@ -198,7 +205,9 @@ fn settings(
     drain.finish(complaints);
 
     let callers = caller::callers(table, dialect.as_ref(), folder, environment, &digest_key, complaints);
-    let (callers, authorizations) = callers.into_iter().unzip();
+    let (callers, authorizations): (Vec<Caller>, _) = callers.into_iter().unzip();
+    let (admin_keys, admin_authorization) =
+        admin::admin_token(table, &callers, folder, environment, &digest_key, complaints).unzip();
     Some(Settings {
         dialect: dialect?,
         callers: Callers::new(callers, digest_key.clone()),
@@ -207,6 +216,8 @@ fn settings(
         listen: listen?,
         upstream: upstream?,
         admin,
+        admin_keys,
+        admin_authorization,
         limits,
         upstream_limits,
         revocation,

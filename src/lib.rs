@@ -25,7 +25,7 @@
 //! | [`moment`] | moments of the monotonic clock |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
-//! | [`event`], [`log`], [`metrics`], [`admin`] | what people see |
+//! | [`event`], [`log`], [`metrics`], [`admin`] | what people see, and what an operator can do |
 //! | [`command`] | the command line |
 //!
 //! What it promises: refused means untouched; the bytes checked are the bytes forwarded; dead stays dead; at most once;

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 
 /// A moment as every line has it: RFC 3339 in UTC, with microseconds.
 pub fn timestamp(at: SystemTime) -> String {
@@ -27,6 +28,26 @@ pub struct Log {
 pub struct Writer {
     lines: SyncSender<Message>,
     finished: Receiver<()>,
+}
+
+struct Said<'a> {
+    timestamp: String,
+    level: &'a str,
+    event: &'a str,
+    members: &'a serde_json::Value,
+}
+
+impl Serialize for Said<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("timestamp", &self.timestamp)?;
+        map.serialize_entry("level", self.level)?;
+        map.serialize_entry("event", self.event)?;
+        for (name, value) in self.members.as_object().into_iter().flatten() {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
 }
 
 enum Message {
@@ -55,8 +76,12 @@ impl Log {
 
     /// Sends a line about something that is no request: what happened, and what is to be known about it.
     pub fn note(&self, level: &str, event: &str, about: &serde_json::Value) {
-        let timestamp = timestamp(SystemTime::now());
-        self.line(&serde_json::json!({ "timestamp": timestamp, "level": level, "event": event, "about": about }));
+        self.say(level, event, &serde_json::json!({ "about": about }));
+    }
+
+    /// The same where what is to be known stands beside what every line has; `members` is an object.
+    pub fn say(&self, level: &str, event: &str, members: &serde_json::Value) {
+        self.line(&Said { timestamp: timestamp(SystemTime::now()), level, event, members });
     }
 
     /// Lines dropped so far.

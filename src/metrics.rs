@@ -5,6 +5,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::admin::order::Call;
 use crate::denial::Denial;
 use crate::dialect::Dialect;
 use crate::event::{Decision, Event};
@@ -26,9 +27,12 @@ pub struct Metrics {
     revocations: IntGauge,
     revocation_capacity: IntGauge,
     nearly_full: IntGauge,
-    ended: IntCounter,
     presumed: IntGauge,
     taught: IntCounter,
+    ended: IntCounterVec,
+    admin_calls: IntCounterVec,
+    sightings: IntGauge,
+    sightings_missed: IntGauge,
     journal_failing: IntGauge,
     store_away: IntGauge,
     lag: Gauge,
@@ -51,10 +55,44 @@ pub struct Levels {
     pub journal_failing: bool,
     /// How following the other replicas goes; all zero for a replica that is alone.
     pub sharing: Condition,
+    /// Tokens whose first sighting is remembered.
+    pub sightings: u64,
+    /// Sightings there was no place for.
+    pub sightings_missed: u64,
     /// Signed messages remembered.
     pub replays: u64,
     /// Log lines dropped.
     pub log_dropped: u64,
+}
+
+/// What became of an operator's call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered with 200.
+    Done,
+    /// It did not prove that an operator makes it.
+    Unauthenticated,
+    /// It is not one that can be carried out.
+    Malformed,
+    /// Nothing can be recorded now.
+    Unavailable,
+    /// It counts in this process, but what outlives it has not taken it.
+    Unwritten,
+}
+
+impl Outcome {
+    const ALL: [Outcome; 5] =
+        [Outcome::Done, Outcome::Unauthenticated, Outcome::Malformed, Outcome::Unavailable, Outcome::Unwritten];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Unauthenticated => "unauthenticated",
+            Outcome::Malformed => "malformed",
+            Outcome::Unavailable => "unavailable",
+            Outcome::Unwritten => "unwritten",
+        }
+    }
 }
 
 impl Metrics {
@@ -98,7 +136,22 @@ impl Metrics {
                 "portcullis_revocations_nearly_full",
                 "1 when four fifths of the tokens that can be remembered are.",
             )?,
-            ended: IntCounter::new("portcullis_revocations_total", "Tokens that an answer of the PAM ended.")?,
+            ended: IntCounterVec::new(
+                Opts::new("portcullis_revocations_total", "Tokens that an answer of the PAM or an operator ended."),
+                &["cause"],
+            )?,
+            admin_calls: IntCounterVec::new(
+                Opts::new("portcullis_admin_calls_total", "Calls of operators, and what became of them."),
+                &["call", "outcome"],
+            )?,
+            sightings: IntGauge::new(
+                "portcullis_sightings_remembered",
+                "Tokens of which is known when they were first seen.",
+            )?,
+            sightings_missed: IntGauge::new(
+                "portcullis_sightings_unremembered",
+                "Sightings of tokens there was no place for.",
+            )?,
             presumed: IntGauge::new(
                 "portcullis_revocations_presumed",
                 "Tokens refused for now since the PAM called them expired or unknown.",
@@ -145,6 +198,14 @@ impl Metrics {
         for decision in [Decision::Admitted, Decision::Settled] {
             metrics.decisions.with_label_values(&["all", decision.as_str(), "ok"]);
         }
+        for cause in [BY_ANSWER, BY_OPERATOR] {
+            metrics.ended.with_label_values(&[cause]);
+        }
+        for call in Call::ALL {
+            for outcome in Outcome::ALL {
+                metrics.admin_calls.with_label_values(&[call.as_str(), outcome.as_str()]);
+            }
+        }
         Ok(metrics)
     }
 
@@ -175,11 +236,21 @@ impl Metrics {
             }
         }
         if event.retired {
-            self.ended.inc();
+            self.ended.with_label_values(&[BY_ANSWER]).inc();
         }
         if event.taught {
             self.taught.inc();
         }
+    }
+
+    /// Counts tokens that an operator ended.
+    pub fn count_ended_by_operator(&self, tokens: u64) {
+        self.ended.with_label_values(&[BY_OPERATOR]).inc_by(tokens);
+    }
+
+    /// Counts a call of an operator.
+    pub fn count_admin_call(&self, call: Call, outcome: Outcome) {
+        self.admin_calls.with_label_values(&[call.as_str(), outcome.as_str()]).inc();
     }
 
     /// The exposition text, with the levels as they are now.
@@ -196,6 +267,8 @@ impl Metrics {
         self.unpublished.set(signed(levels.sharing.unpublished));
         self.resyncs.set(signed(levels.sharing.resyncs));
         self.unreadable.set(signed(levels.sharing.unreadable));
+        self.sightings.set(signed(levels.sightings));
+        self.sightings_missed.set(signed(levels.sightings_missed));
         self.replays.set(signed(levels.replays));
         self.log_dropped.set(signed(levels.log_dropped));
         let mut text = Vec::new();
@@ -205,7 +278,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 22] = [
+        let all: [Box<dyn prometheus::core::Collector>; 25] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -218,6 +291,9 @@ impl Metrics {
             Box::new(self.revocation_capacity.clone()),
             Box::new(self.nearly_full.clone()),
             Box::new(self.ended.clone()),
+            Box::new(self.admin_calls.clone()),
+            Box::new(self.sightings.clone()),
+            Box::new(self.sightings_missed.clone()),
             Box::new(self.presumed.clone()),
             Box::new(self.taught.clone()),
             Box::new(self.journal_failing.clone()),
@@ -232,6 +308,10 @@ impl Metrics {
         all.into_iter().try_for_each(|metric| self.registry.register(metric))
     }
 }
+
+const BY_ANSWER: &str = "answer";
+
+const BY_OPERATOR: &str = "operator";
 
 /// From 25 µs, what a check costs, to the 9 s after which the PAM is given up.
 const BUCKETS: [f64; 18] = [

@@ -8,14 +8,18 @@
 //! feed      the same for the other replicas: one ordered log, followed
 //! news      what stands in that log
 //! store     how to reach the Redis that keeps it
+//! operator  what an operator ends, takes back and looks up
+//! sightings when each token was first seen, for an operator to end all before a moment
 //! ```
 
 pub mod feed;
 pub mod index;
 pub mod journal;
 pub mod news;
+pub mod operator;
 pub mod presumed;
 pub mod record;
+pub mod sightings;
 pub mod store;
 
 use std::path::PathBuf;
@@ -32,6 +36,7 @@ use self::feed::{Condition, Feed, FeedRules};
 use self::index::Index;
 use self::journal::Journal;
 use self::record::{Fate, Record};
+use self::sightings::Sightings;
 use self::store::{Store, StoreRules};
 
 /// How tokens that ended are remembered.
@@ -97,6 +102,8 @@ pub struct Revocations {
     index: Arc<Index>,
     journal: Option<Journal>,
     shared: Option<Shared>,
+    /// `None` where nobody could ask for them.
+    sightings: Option<Arc<Sightings>>,
     keep: Duration,
 }
 
@@ -155,12 +162,12 @@ impl Revocations {
             check: sharing.check,
             retire_to_journal: sharing.retire_to_journal,
         });
-        Ok((Revocations { index, journal, shared, keep: rules.keep }, key))
+        Ok((Revocations { index, journal, shared, sightings: None, keep: rules.keep }, key))
     }
 
     /// In memory only.
     pub fn in_memory(capacity: u64, keep: Duration) -> Revocations {
-        Revocations { index: Arc::new(Index::new(capacity)), journal: None, shared: None, keep }
+        Revocations { index: Arc::new(Index::new(capacity)), journal: None, shared: None, sightings: None, keep }
     }
 
     /// True when everything is known that must be before the first check.
@@ -191,14 +198,7 @@ impl Revocations {
 
     /// Makes sure that one more token can be recorded, before anything happens that may end one.
     pub fn room(&self) -> Result<Room, Denial> {
-        if self.journal_is_failing() {
-            return Err(Denial::JournalFailing);
-        }
-        if let Some(Shared { feed, retire_to_journal, .. }) = &self.shared
-            && !(feed.is_current() || *retire_to_journal && feed.is_synced())
-        {
-            return Err(Denial::StoreAway);
-        }
+        self.may_record()?;
         self.index.reserve().map(Room).map_err(|_| Denial::RevocationFull)
     }
 
@@ -239,6 +239,19 @@ impl Revocations {
         self.shared.as_ref().map(|shared| shared.feed.condition())
     }
 
+    /// What outlives the memory can be written, as far as is known.
+    fn may_record(&self) -> Result<(), Denial> {
+        if self.journal_is_failing() {
+            return Err(Denial::JournalFailing);
+        }
+        if let Some(Shared { feed, retire_to_journal, .. }) = &self.shared
+            && !(feed.is_current() || *retire_to_journal && feed.is_synced())
+        {
+            return Err(Denial::StoreAway);
+        }
+        Ok(())
+    }
+
     fn refuses(&self, token: &TokenDigest, text: &[u8]) -> bool {
         let elsewhere = || self.shared.iter().flat_map(|shared| shared.feed.others(text));
         self.index.refuses(token) || elsewhere().any(|other| self.index.refuses(&other))
@@ -247,6 +260,10 @@ impl Revocations {
     /// First the memory, then everything that outlives it.
     async fn record(&self, room: Room, record: Record) -> Result<(), Denial> {
         self.index.put(room.0, record);
+        self.write(record).await
+    }
+
+    async fn write(&self, record: Record) -> Result<(), Denial> {
         let written = async {
             match &self.journal {
                 Some(journal) => journal.append(record, SystemTime::now()).await,

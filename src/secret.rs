@@ -46,8 +46,8 @@ impl DigestKey {
         &self.0
     }
 
-    /// SHA-256 over key and text. The key has a fixed length and the digest is never shown whole, so that the plain
-    /// prefix construction is as good as HMAC here, at half the price.
+    /// SHA-256 over key and text. The key has a fixed length and no more than half of a digest is ever shown, so that the
+    /// plain prefix construction is as good as HMAC here, at half the price.
     pub fn digest(&self, purpose: Purpose, text: &[u8]) -> SecretDigest {
         SecretDigest(
             Sha256::new().chain_update(*self.0).chain_update([purpose as u8]).chain_update(text).finalize().into(),

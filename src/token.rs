@@ -44,18 +44,28 @@ impl TokenDigest {
     pub fn from_bytes(bytes: [u8; 16]) -> TokenDigest {
         TokenDigest(bytes)
     }
+
+    /// As it was logged: 32 hexadecimal digits, in either case.
+    pub fn parse(text: &str) -> Option<TokenDigest> {
+        // `from_str_radix` alone would take a sign.
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        Some(TokenDigest(u128::from_str_radix(text, 16).ok()?.to_be_bytes()))
+    }
 }
 
-/// The first 32 bits in hexadecimal: enough to follow one token through a log, too little to find it again.
+/// All of it in hexadecimal, so that an operator can end by it what stands in the log. Without the key it says nothing of
+/// the token.
 impl fmt::Display for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
 impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenDigest({self}…)")
+        write!(f, "TokenDigest({self})")
     }
 }
 
@@ -64,7 +74,7 @@ impl fmt::Debug for TokenDigest {
 pub enum Standing {
     /// Nothing that ended it is known.
     Alive,
-    /// An answer of the PAM ended it.
+    /// An answer of the PAM or an operator ended it.
     Ended,
 }
 
@@ -92,9 +102,19 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_shows_eight_digits_at_most() {
+    fn a_digest_is_read_as_it_is_shown() {
         let digest = TokenDigest::of(b"3dc8fe01-2018-486e-9632-35aef21028a5", &DigestKey::new([1; 32]));
-        assert_eq!(digest.to_string().len(), 8);
-        assert_eq!(format!("{digest:?}"), format!("TokenDigest({digest}…)"));
+        let shown = digest.to_string();
+        assert_eq!(shown.len(), 32);
+        assert_eq!(format!("{digest:?}"), format!("TokenDigest({shown})"));
+        assert_eq!(TokenDigest::parse(&shown), Some(digest));
+        assert_eq!(TokenDigest::parse(&shown.to_uppercase()), Some(digest));
+        assert_eq!(TokenDigest::from_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]).to_string(), SHOWN);
+        let signed = format!("+{}", &shown[1..]);
+        for bad in ["", &shown[1..], &format!("{shown}0"), &format!("{}g", &shown[1..]), &signed, &"é".repeat(16)] {
+            assert_eq!(TokenDigest::parse(bad), None, "{bad}");
+        }
     }
+
+    const SHOWN: &str = "000102030405060708090a0b0c0d0eff";
 }

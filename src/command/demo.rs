@@ -5,14 +5,12 @@
 //! demo/stage.rs      what is started: the PAM, and a Portcullis in front of each of its doors
 //! demo/pam.rs        the PAM's sockets, and what it notes of what reaches them
 //! demo/accounts.rs   the PAM's players, sessions and money
-//! demo/call.rs       a caller's request: made, signed, sent, shown as a curl line
 //! demo/walk.rs       the requests, and what is promised of each
 //! demo/offer.rs      curl lines to try
 //! demo/page.rs       how it is printed
 //! ```
 
 mod accounts;
-mod call;
 mod offer;
 mod page;
 mod pam;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::paper::{Complaints, Node, Table, Value};
+use super::paper::{Complaints, Node, Spanned, Table, Value};
 use crate::secret::Secret;
 
 /// Reads the secrets that stand under `key`: one reference or an array of them.
@@ -13,15 +13,31 @@ pub fn secrets(
     environment: &dyn Fn(&str) -> Option<String>,
     complaints: &mut Complaints,
 ) -> Vec<Secret> {
+    let found = placed_secrets(table, key, folder, environment, complaints);
+    found.into_iter().map(|secret| secret.value).collect()
+}
+
+/// The same with their places, for those who have something to say about each.
+pub fn placed_secrets(
+    table: &mut Table,
+    key: &str,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    complaints: &mut Complaints,
+) -> Vec<Spanned<Secret>> {
+    let read = |node: Node, complaints: &mut Complaints| {
+        let place = node.place.clone();
+        secret(node, folder, environment, complaints).map(|value| Spanned { value, place })
+    };
     match table.node(key) {
         None => Vec::new(),
         Some(Node { value: Value::Array(nodes), place, .. }) => {
             if nodes.is_empty() {
                 complaints.push(&place, "a list without a secret: nothing could ever match it");
             }
-            nodes.into_iter().filter_map(|node| secret(node, folder, environment, complaints)).collect()
+            nodes.into_iter().filter_map(|node| read(node, complaints)).collect()
         }
-        Some(node) => secret(node, folder, environment, complaints).into_iter().collect(),
+        Some(node) => read(node, complaints).into_iter().collect(),
     }
 }
 

@@ -53,7 +53,11 @@ impl Ask for Asking<'_> {
     }
 
     async fn standing(&self, token: TokenDigest, text: &[u8]) -> Result<Standing, Denial> {
-        self.memory.revocations.standing(&token, text).await
+        let standing = self.memory.revocations.standing(&token, text).await?;
+        if standing == Standing::Alive {
+            self.memory.revocations.saw(token);
+        }
+        Ok(standing)
     }
 
     fn presumed(&self, presumption: TokenDigest) -> bool {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::memory::Memory;
 use super::{Body, BodyFault, Sent, Serve, forward};
+use crate::admin::key::AdminKeys;
 use crate::config::{Limits, Settings};
 use crate::credential::password::Passwords;
 use crate::credential::replay::claims::Claims;
@@ -27,6 +28,7 @@ use crate::log::{Log, timestamp};
 use crate::metrics::{Levels, Metrics};
 use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
 use crate::revocation::presumed::Presumed;
+use crate::revocation::sightings::Sightings;
 use crate::revocation::{Revocations, WhenAway};
 use crate::token::TokenDigest;
 use crate::trace::{CorrelationId, Fresh, TraceContext};
@@ -40,6 +42,7 @@ pub struct Portcullis {
     limits: Limits,
     metrics: Metrics,
     log: Log,
+    admin_keys: Option<AdminKeys>,
 }
 
 /// What is kept of a request until its reply has been sent.
@@ -70,8 +73,11 @@ impl Portcullis {
     pub async fn new(settings: Settings, log: Log) -> Result<Portcullis, String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let callers: Vec<Box<str>> = settings.callers.iter().map(|caller| caller.name.clone()).collect();
-        let (revocations, token_key) =
+        let (mut revocations, token_key) =
             Revocations::open(&settings.revocation, settings.digest_key, log.clone()).await?;
+        if settings.admin_keys.is_some() {
+            revocations = revocations.remembering_sightings();
+        }
         let mut replays = Replays::new(settings.replay_capacity, callers.len(), settings.upstream_limits.total);
         if let (Some(feed), Some(sharing), true) =
             (revocations.feed(), &settings.revocation.sharing, settings.replay_shared)
@@ -96,12 +102,33 @@ impl Portcullis {
             },
             limits: settings.limits,
             log,
+            admin_keys: settings.admin_keys,
         })
     }
 
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The checks.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The tokens that ended.
+    pub fn revocations(&self) -> &Revocations {
+        &self.memory.revocations
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Who may make an operator's calls; `None` when there are none.
+    pub fn admin_keys(&self) -> Option<&AdminKeys> {
+        self.admin_keys.as_ref()
     }
 
     /// The exposition text for Prometheus.
@@ -114,6 +141,8 @@ impl Portcullis {
             presumed: self.memory.presumed.as_ref().map_or(0, Presumed::count),
             journal_failing: revocations.journal_is_failing(),
             sharing: revocations.sharing().unwrap_or_default(),
+            sightings: revocations.sightings().map_or(0, |sightings| sightings.count().0),
+            sightings_missed: revocations.sightings().map_or(0, Sightings::missed),
             replays: self.memory.replays.count(),
             log_dropped: self.log.dropped(),
         })
@@ -131,7 +160,7 @@ impl Portcullis {
             })
         });
         let callers: Vec<&str> = self.gate.callers.iter().map(|caller| &*caller.name).collect();
-        serde_json::json!({
+        let mut status = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "dialect": &*self.gate.dialect.name,
             "callers": callers,
@@ -142,7 +171,18 @@ impl Portcullis {
                 "sharing": sharing,
             },
             "replays": { "remembered": self.memory.replays.count() },
-        })
+        });
+        if let (Some(sightings), Some(members)) = (self.memory.revocations.sightings(), status.as_object_mut()) {
+            let (remembered, capacity) = sightings.count();
+            let about = serde_json::json!({
+                "remembered": remembered,
+                "capacity": capacity,
+                "unremembered": sightings.missed(),
+                "since": timestamp(sightings.since()),
+            });
+            members.insert("sightings".to_owned(), about);
+        }
+        status
     }
 
     /// True when every check can be answered.

@@ -26,6 +26,12 @@ impl Index {
         self.0.reserve()
     }
 
+    /// Makes sure of a place to change what is known of a token. One that is known already takes no second place, so that
+    /// what is recorded can be taken back also when nothing new fits.
+    pub fn reserve_for(&self, token: &TokenDigest) -> Result<Place, Full> {
+        if self.0.has(token) { Ok(self.0.reserve_anyway()) } else { self.0.reserve() }
+    }
+
     /// Takes a record in. Two records of one end unite: the earlier beginning and the later oblivion count. A new end
     /// wins over a pardon, and a pardon over an end that was known before it.
     pub fn put(&self, place: Place, record: Record) {
@@ -54,6 +60,12 @@ impl Index {
     /// What is known of a token.
     pub fn find(&self, token: &TokenDigest) -> Option<Fate> {
         self.0.find(token).map(fate)
+    }
+
+    /// The same with for how long it is remembered.
+    pub fn record(&self, token: &TokenDigest) -> Option<Record> {
+        let (mark, until) = self.0.find_until(token)?;
+        Some(Record { token: *token, fate: fate(mark), left: until.since(Moment::now()) })
     }
 
     /// Everything that is known.
@@ -117,6 +129,20 @@ mod tests {
         assert_eq!(index.find(&token("a")), Some(Fate::Pardoned));
         put(&index, Record::ended(token("a"), Duration::ZERO, HOUR));
         assert!(index.refuses(&token("a")));
+    }
+
+    #[test]
+    fn what_is_known_can_be_changed_also_when_nothing_new_fits() {
+        let index = Index::new(1);
+        put(&index, Record::ended(token("a"), Duration::ZERO, HOUR));
+        assert_eq!(index.reserve_for(&token("b")).unwrap_err(), Full);
+        let place = index.reserve_for(&token("a")).unwrap();
+        index.put(place, Record { token: token("a"), fate: Fate::Pardoned, left: HOUR });
+        let record = index.record(&token("a")).unwrap();
+        assert_eq!(record.fate, Fate::Pardoned);
+        assert!(record.left <= HOUR && record.left > HOUR / 2);
+        assert_eq!(index.record(&token("b")), None);
+        assert_eq!(index.count(), (1, 1));
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::world::{Connection, Request, betstack, root, valkyrie, wallet};
+use crate::world::{Connection, Request, betstack, operator, root, valkyrie, wallet};
 
 pub fn portcullis() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.current_dir(root()).env_clear().stdin(Stdio::null());
     command.env("WALLET_PASSWORD", wallet::PASSWORD).env("WALLET_SIGNING_KEY", wallet::KEY);
     command.env("PAM_API_TOKEN", valkyrie::KEY).env("PAM_BASIC_PASSWORD", valkyrie::PASSWORD);
-    command.env("BETSTACK_SECRET", betstack::SECRET);
+    command.env("BETSTACK_SECRET", betstack::SECRET).env("ADMIN_TOKEN", operator::TOKEN);
     command
 }
 
@@ -29,7 +29,12 @@ pub struct Running {
 
 impl Running {
     pub fn start(config: &str, upstream: &str, more: &[&str]) -> Running {
-        let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", upstream];
+        Running::start_at(config, upstream, &[&["--admin", "127.0.0.1:0"], more].concat())
+    }
+
+    /// The same with an admin address of the test's own among the arguments.
+    pub fn start_at(config: &str, upstream: &str, more: &[&str]) -> Running {
+        let addresses = ["--listen", "127.0.0.1:0", "--upstream", upstream];
         let mut command = portcullis();
         command.args(["run", "--config", config]).args(addresses).args(more);
         Running::spawn(command)

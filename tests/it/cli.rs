@@ -96,9 +96,9 @@ fn wrong_usage_exits_with_64() {
 
 #[test]
 fn help_is_no_error_and_shows_an_example() {
-    for arguments in
-        [&["--help"][..], &["run", "--help"], &["check", "--help"], &["sign", "--help"], &["demo", "--help"]]
-    {
+    for command in ["", "run", "check", "sign", "revoke", "unrevoke", "status", "demo"] {
+        let arguments = [command, "--help"];
+        let arguments = if command.is_empty() { &arguments[1..] } else { &arguments[..] };
         let (code, stdout, stderr) = output(arguments);
         assert_eq!((code, stderr.as_str()), (0, ""), "{arguments:?}");
         assert!(stdout.contains("Example"), "{stdout}");

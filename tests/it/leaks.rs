@@ -11,8 +11,8 @@ use portcullis::dialect::source::Reading;
 use portcullis::request::{Head, HeadLimits};
 
 use crate::world::{
-    Connection, Folder, Pam, Request, World, answer, basic, betstack, futures_answer, hmac_sha256_hex, load, now, root,
-    valkyrie, wallet,
+    Connection, Folder, Pam, Request, World, answer, basic, betstack, futures_answer, hmac_sha256_hex, load, now,
+    operator, root, valkyrie, wallet,
 };
 
 /// A player token with characters that have another spelling in a URL.
@@ -283,7 +283,7 @@ async fn a_pam_that_is_down_gives_nothing_away() {
 fn no_debug_shows_a_secret() {
     let mut shown = String::new();
     for config in ["config/valkyrie.toml", "config/wallet.toml", "config/betstack.toml"] {
-        let settings = load(config, "127.0.0.1:1", &[]).unwrap();
+        let settings = load(config, "127.0.0.1:1", &[operator::SET]).unwrap();
         shown.push_str(&format!("{settings:?}{settings:#?}{:?}", settings.callers.iter().collect::<Vec<_>>()));
     }
     let request = wallet::signed("debit", &wallet::body(TOKEN)).with("X-Player-Token", TOKEN);
@@ -303,7 +303,8 @@ fn no_debug_shows_a_secret() {
     let rule = dialect.signature.unwrap();
     shown.push_str(&format!("{rule:?}{:?}", UNIX_EPOCH + Duration::from_secs(1)));
 
-    let secrets = [wallet::PASSWORD, wallet::KEY, valkyrie::KEY, valkyrie::PASSWORD, betstack::SECRET, TOKEN];
+    let callers = [wallet::PASSWORD, wallet::KEY, valkyrie::KEY, valkyrie::PASSWORD, betstack::SECRET];
+    let secrets = [&callers[..], &[TOKEN, operator::TOKEN]].concat();
     let signature = hmac_sha256_hex(wallet::KEY, wallet::body(TOKEN).as_bytes());
     assert_eq!(spellings(&secrets, &[signature]).iter().find(|needle| shown.contains(*needle)), None, "{shown}");
     assert!(shown.contains("fantasy-goal"), "{shown}");
@@ -396,7 +397,7 @@ impl Outside {
 
 /// Secrets as they are, hexadecimal, URL-encoded, and in base64 wherever in a text they stand; signatures in hexadecimal of
 /// either case and in base64.
-fn spellings(secrets: &[&str], signatures: &[String]) -> Vec<String> {
+pub fn spellings(secrets: &[&str], signatures: &[String]) -> Vec<String> {
     let mut all = Vec::new();
     for secret in secrets {
         all.push((*secret).to_owned());

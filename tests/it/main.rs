@@ -22,6 +22,7 @@ mod wallet;
 mod grace;
 mod journal;
 mod learning;
+mod operate;
 mod revocation;
 mod settlement;
 mod sharing;

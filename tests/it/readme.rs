@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::world::{Folder, Request, World, hmac_sha256_hex, load, now, root, wallet};
+use crate::binary::{Running, portcullis};
+use crate::world::{Folder, Pam, Request, World, hmac_sha256_hex, load, now, operator, root, wallet};
 
 fn readme() -> String {
     std::fs::read_to_string(root().join("README.md")).unwrap()
@@ -111,6 +112,49 @@ fn block_of_metrics() -> Vec<String> {
         }
     }
     names
+}
+
+/// The commands and the `curl` line under "End a token now", as they stand there, to a Portcullis of the test's own.
+#[tokio::test]
+async fn the_calls_of_the_readme_end_a_token_and_take_it_back() {
+    let pam = Pam::start().await;
+    let set = ["--set", operator::SET];
+    let running = Running::start("config/wallet.toml", &pam.address.to_string(), &set);
+    let call = || wallet::signed("debit", &wallet::body("t"));
+    let lines = block("End a token now", "sh");
+    let [by_token, by_digest, seen_before, unrevoke, status] = lines.lines().collect::<Vec<_>>()[..] else {
+        panic!("{lines}")
+    };
+    // From its address on: no other line of the README may be run here by mistake.
+    let text = readme();
+    let (_, curl) = text.split_once("\ncurl http://127.0.0.1:9901/revoke ").unwrap();
+    let (curl, _) = curl.split_once("\n```\n").unwrap();
+    let curl = format!("curl -sS http://{}/revoke {curl}", running.admin);
+    let shell = |line: &str, digest: &str| {
+        let bare = portcullis();
+        let mut command = std::process::Command::new("sh");
+        command.env_clear().envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(root());
+        let with = format!("--admin {} --set '{}' --actor somebody", running.admin, operator::SET);
+        let with = if line.contains("portcullis status") { with.replace(" --actor somebody", "") } else { with };
+        // Its arguments come first: behind them stand comments.
+        let line = line.replace("--config config/wallet.toml", &format!("--config config/wallet.toml {with}"));
+        let function = format!("portcullis() {{ {} \"$@\"; }}", env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["-ec", &format!("{function}\n{line}")]).env("TOKEN", "t").env("DIGEST", digest);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let ended = shell(by_token, "");
+    let digest = ended["digest"].as_str().unwrap();
+    assert_eq!((&ended["ended"], running.send(&call()).await), (&1.into(), 401));
+    assert_eq!(shell(status, digest)["standing"], "ended");
+    assert_eq!(shell(unrevoke, digest)["pardoned"], true);
+    assert_eq!(running.send(&call()).await, 200);
+    assert_eq!(shell(by_digest, digest)["ended"], 1);
+    shell(unrevoke, digest);
+    assert_eq!(shell(&curl, digest)["ended"], 1);
+    assert_eq!(running.send(&call()).await, 401);
+    assert_eq!(shell(seen_before, digest)["ended"], 0);
 }
 
 #[test]

@@ -716,7 +716,7 @@ async fn a_token_that_has_ended_lives_again_only_when_its_time_is_over() {
     let world = terminated(&["revocation.keep=50ms"]).await;
     let again = async { while world.send(&wallet_call("debit", "dead")).await.status != 200 {} };
     timeout(PATIENCE, again).await.unwrap();
-    assert_eq!(world.metric("portcullis_revocations_total").await, 1.0);
+    assert_eq!(world.metric(r#"portcullis_revocations_total{cause="answer"}"#).await, 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

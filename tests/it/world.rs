@@ -185,6 +185,7 @@ pub fn secret_variable(name: &str) -> Option<String> {
         "PAM_API_TOKEN" => valkyrie::KEY,
         "PAM_BASIC_PASSWORD" => valkyrie::PASSWORD,
         "BETSTACK_SECRET" => betstack::SECRET,
+        "ADMIN_TOKEN" => operator::TOKEN,
         _ => return None,
     };
     Some(value.to_owned())
@@ -678,6 +679,24 @@ pub mod betstack {
     /// The body of an action.
     pub fn body(action: &str, rest: &str) -> String {
         format!(r#"{{"action":"{action}","data":{{"operator":"{OPERATOR}"{rest}}}}}"#)
+    }
+}
+
+/// Who operates Portcullis.
+pub mod operator {
+    use super::*;
+
+    pub const TOKEN: &str = "canary-admin-token-of-an-operator";
+
+    /// What a config needs for an operator's calls.
+    pub const SET: &str = "admin_token={ env = \"ADMIN_TOKEN\" }";
+
+    /// A good call.
+    pub fn call(path: &str, body: &serde_json::Value) -> Request {
+        Request::new("POST", path)
+            .with("Authorization", &format!("Bearer {TOKEN}"))
+            .with("Content-Type", "application/json")
+            .body(body.to_string())
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use super::Fault;
 use super::accounts::{BOB, CAROL, OPERATOR};
-use super::call::Call;
 use super::page::Page;
 use super::stage::{Family, Stage, secret};
 use super::walk::identify;
+use crate::command::call::Call;
 
 /// Prints them. They use tokens that the walk leaves alone.
 pub fn print(page: &mut Page<impl Write>, stage: &Stage) -> Result<(), Fault> {

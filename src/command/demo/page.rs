@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::call::{Call, Reply};
+use crate::command::call::{Call, Reply};
 
 /// A page, printed as it comes.
 pub struct Page<W> {

@@ -10,10 +10,10 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::accounts::Accounts;
-use super::call::Call;
 use super::page::Page;
 use super::pam::Pam;
 use crate::admin::Admin;
+use crate::command::call::Call;
 use crate::config::{Flags, Settings};
 use crate::credential::signature::{Scheme, SigningKey};
 use crate::log::Log;

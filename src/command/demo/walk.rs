@@ -7,10 +7,10 @@ use uuid::{Uuid, Version};
 
 use super::Fault;
 use super::accounts::{ALICE, OPERATOR, SLEEPY};
-use super::call::{Call, Reply};
 use super::page::{Page, Told};
 use super::pam::{Seen, Touched};
 use super::stage::{Family, Stage};
+use crate::command::call::{Call, Reply};
 
 /// A walk in progress.
 pub struct Walk<'p, W> {
@@ -303,7 +303,7 @@ impl<'p, W: Write> Walk<'p, W> {
 
     async fn step(&mut self, family: &Family, step: Step<'_>) -> Result<Reply, Fault> {
         let before = family.pam.touched();
-        let reply = step.call.send(family.address).await?;
+        let reply = step.call.send(&[family.address], PATIENCE).await?;
         let after = family.pam.touched();
         let seen = if after.requests == before.requests { None } else { family.pam.last() };
         let fault = step.promise.broken(&step.call, &reply, (before, after), seen.as_ref());
@@ -388,6 +388,9 @@ fn stamped(call: &Call, correlation: &str, seen: &Seen) -> Option<String> {
     };
     (!carried).then(|| "a traceparent of the same trace with a new parent".to_owned())
 }
+
+/// Longer than any time limit of the demo.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {

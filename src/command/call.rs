@@ -1,5 +1,6 @@
-//! A caller's request: made, signed, sent over a connection of its own, and shown as a `curl` line.
+//! A request over HTTP: made, signed, sent over a connection of its own, and shown as a `curl` line.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -65,11 +66,12 @@ impl Call {
         Ok(self)
     }
 
-    /// Sends it and reads the reply, which always has a Content-Length.
-    pub async fn send(&self, address: SocketAddr) -> Result<Reply, String> {
-        let exchanged = timeout(PATIENCE, self.exchange(address)).await;
+    /// Sends it to the first of the addresses where somebody listens, and reads the reply, which always has a
+    /// Content-Length.
+    pub async fn send(&self, addresses: &[SocketAddr], patience: Duration) -> Result<Reply, String> {
+        let exchanged = timeout(patience, self.exchange(addresses)).await;
         exchanged
-            .map_err(|_| "no reply came".to_owned())?
+            .map_err(|_| format!("no reply came within {patience:?}; whether it was carried out is not known"))?
             .map_err(|fault| format!("{} {}: {fault}", self.method, self.target))
     }
 
@@ -99,10 +101,17 @@ impl Call {
         format!("{} {} HTTP/1.1\r\nHost: {host}\r\n{fields}{length}\r\n", self.method, self.target)
     }
 
-    async fn exchange(&self, address: SocketAddr) -> Result<Reply, String> {
+    async fn exchange(&self, addresses: &[SocketAddr]) -> Result<Reply, String> {
         let said = |fault: std::io::Error| fault.to_string();
-        let mut stream = TcpStream::connect(address).await.map_err(said)?;
-        let bytes = format!("{}{}", self.head(&address.to_string()), self.body);
+        let mut stream = TcpStream::connect(addresses).await.map_err(|fault| {
+            let listed = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            match fault.kind() {
+                ErrorKind::ConnectionRefused => format!("nothing listens at {listed}"),
+                _ => format!("cannot reach {listed}: {fault}"),
+            }
+        })?;
+        let host = stream.peer_addr().map_err(said)?.to_string();
+        let bytes = format!("{}{}", self.head(&host), self.body);
         stream.write_all(bytes.as_bytes()).await.map_err(said)?;
         let mut read = Vec::new();
         loop {
@@ -142,8 +151,5 @@ impl Reply {
         }))
     }
 }
-
-/// Longer than any time limit of the demo.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 16 << 10, fields: 32, target: 4 << 10 };
