@@ -7,6 +7,7 @@
 //! journal   the same on disk, for the next process
 //! feed      the same for the other replicas: one ordered log, followed
 //! news      what stands in that log
+//! pending   what is to be said there, in order, until it was read
 //! store     how to reach the Redis that keeps it
 //! operator  what an operator ends, takes back and looks up
 //! sightings when each token was first seen, for an operator to end all before a moment
@@ -17,6 +18,7 @@ pub mod index;
 pub mod journal;
 pub mod news;
 pub mod operator;
+pub mod pending;
 pub mod presumed;
 pub mod record;
 pub mod sightings;
@@ -245,7 +247,7 @@ impl Revocations {
             return Err(Denial::JournalFailing);
         }
         if let Some(Shared { feed, retire_to_journal, .. }) = &self.shared
-            && !(feed.is_current() || *retire_to_journal && feed.is_synced())
+            && !(feed.takes() || *retire_to_journal && feed.is_synced())
         {
             return Err(Denial::StoreAway);
         }

@@ -1,14 +1,7 @@
-//! What stands in the log that replicas share, and how it is spelled there.
+//! What stands in the log that replicas share: entries, and how they are read.
 //!
-//! An entry is a few words that an operator can read with `XRANGE`:
-//!
-//! ```text
-//! 1763730000000-0  fate ended     token 6f1c… id 91d2… grace_ms 0 left_s 86400
-//! 1763730000007-0  fate pardoned  token 6f1c… id 03aa… left_s 86400
-//! 1763730000100-0  fate key       key 5b…
-//! ```
-//!
-//! Times in it count from the entry's own time, which is the store's: no two replicas need to agree about the clock.
+//! An entry carries a digest, never a token. Times count from when it was made, by the store's clock: replicas' clocks need
+//! not agree, and it loses nothing by coming late.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,50 +23,73 @@ pub struct Position {
 
 /// One entry.
 #[derive(Clone, Debug)]
-pub enum News {
-    /// A token's fate. The number tells one's own entries when they are read back.
-    Record(u64, Record),
-    /// A key under which some replica makes digests, when it is not the one they share.
-    Key(DigestKey),
+pub struct News {
+    /// Tells one's own entries when they are read back.
+    pub id: u64,
+    /// When it was made, by the store's clock, in milliseconds since 1970. Not when it came into the log, which may be
+    /// much later.
+    pub made_ms: u64,
+    /// What it says.
+    pub what: What,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A token's fate, its times as they were when it was made.
+    Fate(Record),
+    /// A key under which some replica makes digests, when it is not the one they share, and for how long tokens ended
+    /// under it may be in force.
+    Key(DigestKey, Duration),
 }
 
 impl News {
     /// The words of an entry.
     pub fn fields(&self) -> Vec<(&'static str, String)> {
-        match self {
-            News::Record(id, record) => {
-                let mut fields = vec![
-                    ("fate", fate_word(record.fate).to_owned()),
-                    ("token", hex(record.token.as_bytes())),
-                    ("id", format!("{id:016x}")),
-                ];
+        let mut fields = Vec::with_capacity(6);
+        let left = match &self.what {
+            What::Fate(record) => {
+                fields.push(("fate", fate_word(record.fate).to_owned()));
+                fields.push(("token", hex(record.token.as_bytes())));
                 if let Fate::Ended { grace } = record.fate {
                     fields.push(("grace_ms", grace.as_millis().to_string()));
                 }
-                // A fraction of a second more never lets a token live again too early.
-                fields.push(("left_s", record.left.as_secs().saturating_add(1).to_string()));
-                fields
+                record.left
             }
-            News::Key(key) => vec![("fate", "key".to_owned()), ("key", hex(key.expose()))],
-        }
+            What::Key(key, left) => {
+                fields.push(("fate", "key".to_owned()));
+                fields.push(("key", hex(key.expose())));
+                *left
+            }
+        };
+        // A fraction of a millisecond more never lets a token live again too early.
+        fields.push(("left_ms", left.as_millis().saturating_add(1).to_string()));
+        fields.push(("made_ms", self.made_ms.to_string()));
+        fields.push(("id", format!("{:016x}", self.id)));
+        fields
     }
 
-    /// Reads an entry that is `age` old; `None` when it is not one of ours.
-    pub fn read(fields: &HashMap<String, String>, age: Duration) -> Option<News> {
+    /// Reads the entry at a position; `None` when it is not one of ours.
+    pub fn read(fields: &HashMap<String, String>, position: Position) -> Option<News> {
         let word = |name: &str| fields.get(name).map(String::as_str);
         let number = |name: &str| word(name)?.parse::<u64>().ok();
-        if word("fate")? == "key" {
-            return Some(News::Key(DigestKey::new(unhex(word("key")?)?)));
-        }
-        let fate = match word("fate")? {
-            "ended" => Fate::Ended { grace: Duration::from_millis(number("grace_ms")?).saturating_sub(age) },
-            "pardoned" => Fate::Pardoned,
+        let left = Duration::from_millis(number("left_ms")?);
+        let token = || Some(TokenDigest::from_bytes(unhex(word("token")?)?));
+        let what = match word("fate")? {
+            "key" => What::Key(DigestKey::new(unhex(word("key")?)?), left),
+            "ended" => What::Fate(Record::ended(token()?, Duration::from_millis(number("grace_ms")?), left)),
+            "pardoned" => What::Fate(Record { token: token()?, fate: Fate::Pardoned, left }),
             _ => return None,
         };
-        let token = TokenDigest::from_bytes(unhex(word("token")?)?);
-        let left = Duration::from_secs(number("left_s")?).saturating_sub(age);
         let id = u64::from_str_radix(word("id")?, 16).ok()?;
-        Some(News::Record(id, Record { token, fate, left }))
+        // Nothing comes into the log before it is made, whatever clocks say.
+        let made_ms = number("made_ms")?.min(position.ms);
+        Some(News { id, made_ms, what })
+    }
+
+    /// True when the entry came into the log long after it was made: what was made in between may stand before it.
+    pub fn is_late(&self, position: Position) -> bool {
+        position.ms.saturating_sub(self.made_ms) > LATE_MS
     }
 }
 
@@ -115,7 +131,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The bytes behind exactly `2 * N` hexadecimal digits.
 pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.is_ascii() {
+    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     for (at, byte) in bytes.iter_mut().enumerate() {
@@ -124,39 +140,70 @@ pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// What takes longer than this on its way into the log is late. Far more than a round trip, and no more than anyone waits
+/// for it to be taken.
+const LATE_MS: u64 = 1000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+    const NOON: Position = Position { ms: 1_000_000_000, sequence: 0 };
 
-    fn read_back(news: &News, age: Duration) -> Option<News> {
+    fn read_back(news: &News, position: Position) -> Option<News> {
         let fields = news.fields().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        News::read(&fields, age)
+        News::read(&fields, position)
+    }
+
+    fn record(news: Option<News>) -> Option<Record> {
+        match news?.what {
+            What::Fate(record) => Some(record),
+            What::Key(..) => None,
+        }
     }
 
     #[test]
-    fn a_record_comes_back_older_by_its_age() {
+    fn a_record_comes_back_as_it_was_made_however_late() {
         let token = TokenDigest::from_bytes([7; 16]);
-        let ended = News::Record(5, Record::ended(token, HOUR, 3 * HOUR));
-        let Some(News::Record(5, record)) = read_back(&ended, 2 * HOUR) else { unreachable!() };
-        assert_eq!(record, Record::ended(token, Duration::ZERO, HOUR + Duration::from_secs(1)));
-        let pardoned = News::Record(6, Record { token, fate: Fate::Pardoned, left: HOUR });
-        let Some(News::Record(6, record)) = read_back(&pardoned, Duration::ZERO) else { unreachable!() };
-        assert_eq!((record.token, record.fate), (token, Fate::Pardoned));
+        for fate in [Fate::Ended { grace: HOUR }, Fate::Pardoned] {
+            let what = What::Fate(Record { token, fate, left: 3 * HOUR });
+            let news = News { id: 5, made_ms: NOON.ms, what };
+            for late in [0, 1, 3600 * 1000] {
+                let position = Position { ms: NOON.ms + late, sequence: 9 };
+                let back = read_back(&news, position).unwrap();
+                assert_eq!((back.id, back.made_ms, back.is_late(position)), (5, NOON.ms, late > LATE_MS));
+                let left = 3 * HOUR + Duration::from_millis(1);
+                assert_eq!(record(Some(back)), Some(Record { token, fate, left }));
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_not_made_after_it_came_into_the_log() {
+        let what = What::Fate(Record::ended(TokenDigest::from_bytes([7; 16]), HOUR, HOUR));
+        let news = News { id: 5, made_ms: NOON.ms + 1, what };
+        assert_eq!(read_back(&news, NOON).unwrap().made_ms, NOON.ms);
     }
 
     #[test]
     fn a_key_comes_back_and_shows_nothing_when_printed() {
-        let key = News::Key(DigestKey::new([0xab; 32]));
-        assert_eq!(format!("{key:?}"), "Key(DigestKey(…))");
-        let Some(News::Key(key)) = read_back(&key, HOUR) else { unreachable!() };
-        assert_eq!(key.expose(), &[0xab; 32]);
+        let news = News { id: 1, made_ms: NOON.ms, what: What::Key(DigestKey::new([0xab; 32]), HOUR) };
+        assert!(!format!("{news:?}").contains("171") && format!("{news:?}").contains("DigestKey(…)"));
+        let Some(News { what: What::Key(key, left), .. }) = read_back(&news, NOON) else { unreachable!() };
+        assert_eq!((key.expose(), left), (&[0xab; 32], HOUR + Duration::from_millis(1)));
     }
 
     #[test]
     fn what_is_not_ours_is_nothing() {
-        let good = [("fate", "ended"), ("token", &"ab".repeat(16)), ("id", "1f"), ("grace_ms", "0"), ("left_s", "60")];
+        let good = [
+            ("fate", "ended"),
+            ("token", &"ab".repeat(16)),
+            ("id", "1f"),
+            ("grace_ms", "0"),
+            ("left_ms", "60"),
+            ("made_ms", "1"),
+        ];
         let with = |name: &str, value: Option<&str>| {
             let mut fields: HashMap<String, String> =
                 good.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -164,7 +211,7 @@ mod tests {
                 Some(value) => fields.insert(name.to_owned(), value.to_owned()),
                 None => fields.remove(name),
             };
-            News::read(&fields, Duration::ZERO)
+            News::read(&fields, NOON)
         };
         assert!(with("more", Some("x")).is_some());
         for (name, _) in good {
@@ -173,6 +220,7 @@ mod tests {
                 assert!(with(name, Some(value)).is_none(), "{name} {value}");
             }
         }
+        assert!(with("token", Some(&"+1".repeat(16))).is_none());
     }
 
     #[test]

@@ -8,10 +8,12 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisFuture, RedisResult, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
+    Value, cmd, from_redis_value,
 };
 use tokio::sync::Mutex;
 
@@ -55,7 +57,7 @@ pub struct Tls {
 }
 
 /// The store cannot be reached, or does not answer as it should.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fault(String);
 
 /// A way to the store.
@@ -166,10 +168,48 @@ impl Store {
         };
         // A Sentinel that hangs must not hold this up: each one of several is asked with the client's own patience.
         match tokio::time::timeout(timeout * PATIENCE, connecting).await {
-            Ok(connected) => connected.map_err(|fault: redis::RedisError| fault.into()),
+            Ok(connected) => connected.map_err(|fault: RedisError| fault.into()),
             Err(_) => Err(Fault(format!("no connection within {:?}", timeout * PATIENCE))),
         }
     }
+}
+
+impl Connection {
+    /// What the clock of the server shows that has this key, in milliseconds since 1970.
+    pub async fn time_of(&mut self, key: &str) -> RedisResult<u64> {
+        let (seconds, micros): (u64, u64) = match self {
+            Connection::Node(node) => cmd("TIME").query_async(node).await?,
+            Connection::Cluster(cluster) => {
+                let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot(key), SlotAddr::Master));
+                from_redis_value(cluster.route_command(cmd("TIME"), RoutingInfo::SingleNode(route)).await?)?
+            }
+        };
+        Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
+    }
+}
+
+/// True for an answer by which a server that can be reached, and is the right one, says no. Any other error may be over
+/// with the next connection.
+pub fn is_refusal(fault: &RedisError) -> bool {
+    let is_answer = matches!(
+        fault.kind(),
+        ErrorKind::Extension | ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoPerm)
+    );
+    // A server that becomes a replica sends away whoever waits, and one whose users change whoever is logged in.
+    is_answer && !matches!(fault.code(), Some("UNBLOCKED" | "NOAUTH"))
+}
+
+/// The slot of a cluster in which a key lives: CRC16 (XMODEM) of what stands in its first braces.
+fn slot(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    let tag = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
+    let crc = tag.bytes().fold(0_u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| match crc & 0x8000 {
+            0 => crc << 1,
+            _ => (crc << 1) ^ 0x1021,
+        })
+    });
+    crc % SLOTS
 }
 
 impl ConnectionLike for Connection {
@@ -200,9 +240,15 @@ impl ConnectionLike for Connection {
     }
 }
 
-impl From<redis::RedisError> for Fault {
-    fn from(fault: redis::RedisError) -> Fault {
+impl From<RedisError> for Fault {
+    fn from(fault: RedisError) -> Fault {
         Fault(fault.to_string())
+    }
+}
+
+impl From<String> for Fault {
+    fn from(fault: String) -> Fault {
+        Fault(fault)
     }
 }
 
@@ -220,3 +266,26 @@ impl fmt::Display for Fault {
 
 /// A connection takes several questions: who is the master, who are you, and for a cluster which slots are whose.
 const PATIENCE: u32 = 3;
+
+/// Slots of a cluster.
+const SLOTS: u16 = 16384;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_live_in_the_slots_that_a_cluster_says() {
+        // As CLUSTER KEYSLOT has them.
+        for (key, expected) in [
+            ("123456789", 12739),
+            ("foo", 12182),
+            ("{foo}:log", 12182),
+            ("a{foo}{bar}", 12182),
+            ("{}foo", 9500),
+            ("{portcullis}:log", slot("portcullis")),
+        ] {
+            assert_eq!(slot(key), expected, "{key}");
+        }
+    }
+}

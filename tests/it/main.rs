@@ -3,6 +3,7 @@
 
 mod binary;
 mod redis_server;
+mod relay;
 mod world;
 
 mod cli;
@@ -19,6 +20,7 @@ mod valkyrie;
 mod vectors;
 mod wallet;
 
+mod failover;
 mod grace;
 mod journal;
 mod learning;
@@ -26,6 +28,7 @@ mod operate;
 mod revocation;
 mod settlement;
 mod sharing;
+mod store_access;
 mod upstream;
 
 mod leaks;

@@ -8,34 +8,34 @@ use crate::world::{Folder, PATIENCE, Pam, Request, World, answer, betstack, wall
 
 const TERMINATED: &str = r#"{"status":true,"code":1}"#;
 
-async fn terminating_pam() -> Pam {
+pub async fn terminating_pam() -> Pam {
     let pam = Pam::start().await;
     pam.answer_with(|_| answer(200, TERMINATED));
     pam
 }
 
-fn terminate(token: &str) -> Request {
+pub fn terminate(token: &str) -> Request {
     wallet::signed("terminate", &wallet::body(token))
 }
 
-fn debit(token: &str) -> Request {
+pub fn debit(token: &str) -> Request {
     wallet::signed("debit", &wallet::body(token))
 }
 
 /// A replica in this process that has read the log.
-async fn replica(redis: &RedisServer, more: &[&str]) -> World {
+pub async fn replica(redis: &RedisServer, more: &[&str]) -> World {
     let set = redis.set();
     let world = World::with_pam("config/wallet.toml", &[&[set.as_str()], more].concat(), terminating_pam().await).await;
     ready(&world).await;
     world
 }
 
-async fn ready(world: &World) {
+pub async fn ready(world: &World) {
     tokio::time::timeout(PATIENCE, world.portcullis.ready()).await.expect("the log was never read");
 }
 
 /// Sends until the status comes: other replicas follow within a bound that is not zero.
-async fn until_status(world: &World, request: impl Fn() -> Request, status: u16) {
+pub async fn until_status(world: &World, request: impl Fn() -> Request, status: u16) {
     let reached = async { while world.send(&request()).await.status != status {} };
     tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{status} never came"));
 }
@@ -255,9 +255,9 @@ async fn entries_that_are_over_are_trimmed_and_no_others() {
     // Two days ago and half a day ago, by the store's clock; a token is kept for one day.
     let fill = "local now = tonumber(redis.call('TIME')[1]) * 1000 \
                 for n = 1, 1000 do redis.call('XADD', KEYS[1], (now - 172800000) .. '-' .. n, 'fate', 'ended', \
-                'token', string.format('%032x', n), 'id', '1', 'grace_ms', '0', 'left_s', '86400') end \
+                'token', string.format('%032x', n), 'id', '1', 'grace_ms', '0', 'left_ms', '86400000', 'made_ms', tostring(now - 172800000)) end \
                 for n = 1, 500 do redis.call('XADD', KEYS[1], (now - 43200000) .. '-' .. n, 'fate', 'ended', \
-                'token', string.format('%032x', 5000 + n), 'id', '1', 'grace_ms', '0', 'left_s', '86400') end";
+                'token', string.format('%032x', 5000 + n), 'id', '1', 'grace_ms', '0', 'left_ms', '86400000', 'made_ms', tostring(now - 43200000)) end";
     redis.cli(&["EVAL", fill, "1", "{portcullis}:log"]);
     assert_eq!(redis.cli(&["XLEN", "{portcullis}:log"]), "1500");
     let world = replica(&redis, &[]).await;

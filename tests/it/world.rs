@@ -150,6 +150,11 @@ impl World {
         timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{metric} did not become {value}"));
     }
 
+    /// What the log has written so far.
+    pub fn log_text(&self) -> String {
+        self.log.text()
+    }
+
     /// Stops accepting, waits for what is in flight, ends the log, and gives all its lines.
     pub async fn finish(mut self) -> Vec<serde_json::Value> {
         self.server.take().unwrap().drain(PATIENCE).await;
