@@ -143,8 +143,12 @@ fn start() {
         let shared = Rules { sharing: Some(redis.sharing()), ..rules.clone() };
         drop(revocations);
         // Publishes what the journal has.
-        let (took, revocations) = open(&shared);
-        println!("publishing a million tokens of a journal: {:.1} s", took.as_secs_f64());
+        let began = Instant::now();
+        let (_, revocations) = open(&shared);
+        while revocations.sharing().unwrap().unpublished > 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        println!("publishing a million tokens of a journal: {:.1} s", began.elapsed().as_secs_f64());
         drop(revocations);
         let (took, revocations) = open(&Rules { journal: None, ..shared });
         assert_eq!(revocations.live().0, MILLION);
