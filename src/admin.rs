@@ -22,7 +22,7 @@ use self::order::Call;
 use crate::config::Limits;
 use crate::proxy::story::Portcullis;
 use crate::proxy::{Body, Sent, Serve};
-use crate::request::{Head, HeadFault, HeadLimits, Method, Reply, ReplyBody};
+use crate::request::{Head, HeadFault, HeadLimits, Method, Peer, Reply, ReplyBody};
 
 /// Answers about one Portcullis.
 pub struct Admin {
@@ -70,7 +70,7 @@ impl Admin {
 impl Serve for Admin {
     type Record = ();
 
-    async fn serve(self: &Arc<Self>, head: Result<Head, HeadFault>, body: &mut impl Body) -> (Reply, ()) {
+    async fn serve(self: &Arc<Self>, head: Result<Head, HeadFault>, _: &Peer, body: &mut impl Body) -> (Reply, ()) {
         let head = match head {
             Ok(head) => head,
             Err(fault) => return (whole(fault.status(), typed(TEXT), Bytes::from_static(b"malformed\n")), ()),
@@ -107,6 +107,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const LIMITS: Limits = Limits {
     head: HeadLimits { bytes: 16 << 10, fields: 64, target: 2 << 10 },
     body: 8 << 10,
+    handshake_timeout: Duration::from_secs(5),
     head_timeout: Duration::from_secs(5),
     body_timeout: Duration::from_secs(5),
     idle_timeout: Duration::from_secs(60),

@@ -6,6 +6,7 @@ pub mod paper;
 mod redis;
 mod reference;
 mod revocation;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,6 +21,9 @@ use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
 use crate::request::HeadLimits;
 use crate::revocation::Rules;
 use crate::secret::{DigestKey, Secret};
+use crate::tls::callers::CallerRules;
+use crate::tls::pam::PamRules;
+use crate::tls::watched::Watched;
 use crate::upstream::UpstreamLimits;
 
 /// Everything a running Portcullis needs to know, checked.
@@ -36,8 +40,12 @@ pub struct Settings {
     pub digest_key: DigestKey,
     /// Where callers connect.
     pub listen: String,
+    /// TLS to callers; `None` for plain TCP.
+    pub tls: Option<Watched<CallerRules>>,
     /// Where the PAM is.
     pub upstream: String,
+    /// TLS to the PAM; `None` for plain TCP.
+    pub upstream_tls: Option<Watched<PamRules>>,
     /// Where metrics and probes are; `None` when there are none.
     pub admin: Option<String>,
     /// Who may make an operator's calls there; `None` when there are none.
@@ -70,6 +78,8 @@ pub struct Limits {
     pub head: HeadLimits,
     /// Bytes of a body: it is held whole, so this times the connections is memory.
     pub body: u64,
+    /// For the TLS handshake: who does not end it must not hold a connection.
+    pub handshake_timeout: Duration,
     /// From a connection's first byte, or its acceptance, to the end of the head: a drip must not hold a connection.
     pub head_timeout: Duration,
     /// From the head to the end of the body.
@@ -179,6 +189,9 @@ fn settings(
     let overrides = Overrides { base_path, token_length, settlement, tolerance, public_url };
     let dialect = dialect_name.and_then(|name| dialect(&name, folder, &overrides, complaints));
 
+    let (tls, asks_for_certificates) = tls::tls(table, folder, complaints);
+    let upstream_tls = tls::upstream_tls(table, upstream.as_deref(), folder, complaints);
+
     let (limits, held) = limits(table.section("limits", complaints), complaints);
     let upstream_limits = upstream_limits(table.section("timeouts", complaints), held, complaints);
 
@@ -204,7 +217,8 @@ fn settings(
     let drain_timeout = duration(&mut drain, "timeout", Duration::from_secs(30), complaints);
     drain.finish(complaints);
 
-    let callers = caller::callers(table, dialect.as_ref(), folder, environment, &digest_key, complaints);
+    let callers =
+        caller::callers(table, dialect.as_ref(), folder, environment, &digest_key, asks_for_certificates, complaints);
     let (callers, authorizations): (Vec<Caller>, _) = callers.into_iter().unzip();
     let (admin_keys, admin_authorization) =
         admin::admin_token(table, &callers, folder, environment, &digest_key, complaints).unzip();
@@ -214,7 +228,9 @@ fn settings(
         authorizations,
         digest_key,
         listen: listen?,
+        tls,
         upstream: upstream?,
+        upstream_tls,
         admin,
         admin_keys,
         admin_authorization,
@@ -276,6 +292,7 @@ fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
     let limits = Limits {
         head,
         body: body.map_or(USUAL_BODY, |body| body.value),
+        handshake_timeout: duration(&mut table, "handshake_timeout", seconds(10), complaints),
         head_timeout: duration(&mut table, "head_timeout", seconds(10), complaints),
         body_timeout: duration(&mut table, "body_timeout", seconds(30), complaints),
         idle_timeout: duration(&mut table, "idle_timeout", seconds(60), complaints),

@@ -32,6 +32,8 @@ pub struct Caller {
     pub keys: Vec<SigningKey>,
     /// What a request says to name this caller's keys.
     pub key_id: Box<str>,
+    /// Names of which its certificate must have one; `None` when it needs no certificate.
+    pub certificate: Option<Vec<Box<str>>>,
     /// The routes it may use; `None` is all of them.
     pub routes: Option<Vec<Box<str>>>,
 }

@@ -57,6 +57,8 @@ pub enum Denial {
     CredentialMalformed,
     /// Nobody has this user, password or key.
     CredentialWrong,
+    /// The connection shows no certificate, or not one that the caller is bound to.
+    CertificateOther,
     /// The caller may not use this route.
     CallerNotAllowed,
 
@@ -176,6 +178,7 @@ impl Denial {
             | Denial::CredentialRepeated
             | Denial::CredentialMalformed
             | Denial::CredentialWrong
+            | Denial::CertificateOther
             | Denial::CallerNotAllowed
             | Denial::PasswordQueueFull => Check::Credential,
             Denial::SignatureMissing
@@ -220,6 +223,7 @@ impl Denial {
             | Denial::CredentialRepeated
             | Denial::CredentialMalformed
             | Denial::CredentialWrong
+            | Denial::CertificateOther
             | Denial::CallerNotAllowed
             | Denial::SignatureMissing
             | Denial::SignatureRepeated
@@ -243,6 +247,8 @@ impl Denial {
                 FailureKind::Timeout => Disclosure::Timeout,
                 FailureKind::Connect
                 | FailureKind::ConnectTimeout
+                | FailureKind::Certificate
+                | FailureKind::Tls
                 | FailureKind::Write
                 | FailureKind::Closed
                 | FailureKind::Malformed(_)
@@ -272,6 +278,7 @@ impl Denial {
             Denial::CredentialRepeated => "credential_repeated",
             Denial::CredentialMalformed => "credential_malformed",
             Denial::CredentialWrong => "credential_wrong",
+            Denial::CertificateOther => "certificate_other",
             Denial::CallerNotAllowed => "caller_not_allowed",
             Denial::SignatureMissing => "signature_missing",
             Denial::SignatureRepeated => "signature_repeated",

@@ -16,7 +16,7 @@ use crate::dialect::route::{Entry, Route, Settlement};
 use crate::dialect::source::{Reading, Source, View};
 use crate::fields::{Fields, Only, fold, is_token};
 use crate::json::{self, Found};
-use crate::request::{Head, Request};
+use crate::request::{Head, Peer, Request};
 use crate::revocation::Room;
 use crate::secret::DigestKey;
 use crate::token::{Standing, TokenDigest};
@@ -93,6 +93,7 @@ impl Gate {
         &'g self,
         entry: Entry<'g>,
         request: &Request,
+        peer: &Peer,
         now: SystemTime,
         trail: &mut Trail<'g>,
         ask: &impl Ask,
@@ -126,6 +127,10 @@ impl Gate {
         }
         //    Who calls is proven now, by the credential, the signature or both; whether it may call this comes next.
         let caller = trail.caller.and_then(|caller| self.callers.at(caller));
+        //    A certificate it is bound to comes on top: who has stolen its secret still lacks the key of that.
+        if caller.and_then(|caller| caller.certificate.as_ref()).is_some_and(|names| !peer.names.any_of(names)) {
+            return Err(Denial::CertificateOther);
+        }
         if caller.and_then(|caller| caller.routes.as_ref()).is_some_and(|routes| !routes.contains(&route.name)) {
             return Err(Denial::CallerNotAllowed);
         }

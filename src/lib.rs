@@ -24,6 +24,7 @@
 //! | [`ledger`] | a memory that never forgets in silence |
 //! | [`moment`] | moments of the monotonic clock |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
+//! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
 //! | [`event`], [`log`], [`metrics`], [`admin`] | what people see, and what an operator can do |
 //! | [`command`] | the command line |
@@ -50,6 +51,7 @@ pub mod request;
 pub mod revocation;
 pub mod secret;
 pub mod target;
+pub mod tls;
 pub mod token;
 pub mod trace;
 pub mod upstream;

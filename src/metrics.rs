@@ -1,15 +1,17 @@
 //! What Prometheus scrapes. Labels come from the config and from closed sets, never from a request.
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::admin::order::Call;
 use crate::denial::Denial;
 use crate::dialect::Dialect;
 use crate::event::{Decision, Event};
+use crate::proxy::HandshakeFault;
 use crate::revocation::feed::Condition;
+use crate::tls::Expiry;
 
 /// All metrics of a process.
 pub struct Metrics {
@@ -24,6 +26,10 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Connections from callers.
     pub connections: IntGauge,
+    /// Connections that ended before TLS had begun.
+    pub handshakes_failed: IntCounterVec,
+    certificate_expiry: IntGaugeVec,
+    certificates_stale: IntGauge,
     revocations: IntGauge,
     revocation_capacity: IntGauge,
     nearly_full: IntGauge,
@@ -61,6 +67,10 @@ pub struct Levels {
     pub sightings_missed: u64,
     /// Signed messages remembered.
     pub replays: u64,
+    /// When certificates expire.
+    pub expiries: Vec<Expiry>,
+    /// Files with certificates are of no use as they are, and older ones are in use.
+    pub certificates_stale: bool,
     /// Log lines dropped.
     pub log_dropped: u64,
 }
@@ -130,6 +140,21 @@ impl Metrics {
             )?,
             in_flight: IntGauge::new("portcullis_requests_in_flight", "Requests being served.")?,
             connections: IntGauge::new("portcullis_connections", "Connections from callers.")?,
+            handshakes_failed: IntCounterVec::new(
+                Opts::new("portcullis_tls_handshakes_failed_total", "Connections that ended before TLS had begun."),
+                &["reason"],
+            )?,
+            certificate_expiry: IntGaugeVec::new(
+                Opts::new(
+                    "portcullis_certificate_expiry_timestamp_seconds",
+                    "When a certificate expires; of several in a file, the first.",
+                ),
+                &["certificate"],
+            )?,
+            certificates_stale: IntGauge::new(
+                "portcullis_certificates_stale",
+                "1 while files with certificates or keys are of no use and those from before are in use.",
+            )?,
             revocations: IntGauge::new("portcullis_revocations_live", "Tokens that ended and are refused.")?,
             revocation_capacity: IntGauge::new("portcullis_revocations_capacity", "Tokens that can be remembered.")?,
             nearly_full: IntGauge::new(
@@ -194,6 +219,9 @@ impl Metrics {
         metrics.register()?;
         for route in dialect.routes.iter() {
             metrics.duration.with_label_values(&[&*route.name]);
+        }
+        for fault in HandshakeFault::ALL {
+            metrics.handshakes_failed.with_label_values(&[fault.as_str()]);
         }
         for decision in [Decision::Admitted, Decision::Settled] {
             metrics.decisions.with_label_values(&["all", decision.as_str(), "ok"]);
@@ -270,6 +298,10 @@ impl Metrics {
         self.sightings.set(signed(levels.sightings));
         self.sightings_missed.set(signed(levels.sightings_missed));
         self.replays.set(signed(levels.replays));
+        for expiry in levels.expiries {
+            self.certificate_expiry.with_label_values(&[expiry.certificate]).set(expiry.at);
+        }
+        self.certificates_stale.set(levels.certificates_stale.into());
         self.log_dropped.set(signed(levels.log_dropped));
         let mut text = Vec::new();
         // Writing to memory cannot fail, and a metric that cannot be shown must not hide the others.
@@ -278,7 +310,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 25] = [
+        let all: [Box<dyn prometheus::core::Collector>; 28] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -287,6 +319,9 @@ impl Metrics {
             Box::new(self.upstream_errors.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.connections.clone()),
+            Box::new(self.handshakes_failed.clone()),
+            Box::new(self.certificate_expiry.clone()),
+            Box::new(self.certificates_stale.clone()),
             Box::new(self.revocations.clone()),
             Box::new(self.revocation_capacity.clone()),
             Box::new(self.nearly_full.clone()),

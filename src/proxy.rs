@@ -5,18 +5,22 @@
 //! the PAM is our own ([`crate::upstream`]), because that makes "at most once" visible in one function.
 //!
 //! ```text
-//! listener   sockets, which protocol a connection speaks, draining
-//! http1      a connection's requests, one after the other
-//! http2      a connection's requests, side by side
-//! story      one request, from its head to the reply                  ← start here
-//! forward    the head that goes to the PAM
+//! listener      sockets, which protocol a connection speaks, draining
+//! secured       a connection under TLS
+//! certificates  what TLS is opened with, renewed while connections stay open
+//! http1         a connection's requests, one after the other
+//! http2         a connection's requests, side by side
+//! story         one request, from its head to the reply                  ← start here
+//! forward       the head that goes to the PAM
 //! ```
 
+mod certificates;
 mod forward;
 mod http1;
 mod http2;
 pub mod listener;
 mod memory;
+mod secured;
 pub mod story;
 
 use std::future::Future;
@@ -26,7 +30,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::Limits;
-use crate::request::{Head, HeadFault, Reply};
+use crate::request::{Head, HeadFault, Peer, Reply};
+use crate::tls::callers::CallerTls;
 
 /// What a connection does with its requests.
 pub trait Serve: Send + Sync + 'static {
@@ -37,6 +42,7 @@ pub trait Serve: Send + Sync + 'static {
     fn serve(
         self: &Arc<Self>,
         head: Result<Head, HeadFault>,
+        peer: &Peer,
         body: &mut impl Body,
     ) -> impl Future<Output = (Reply, Self::Record)> + Send;
 
@@ -46,6 +52,16 @@ pub trait Serve: Send + Sync + 'static {
     /// A connection was opened (1) or closed (-1).
     fn connected(&self, change: i64) {
         let _ = change;
+    }
+
+    /// TLS, where connections begin with it; as it is at this moment.
+    fn tls(&self) -> Option<Arc<CallerTls>> {
+        None
+    }
+
+    /// A connection ended before TLS had begun.
+    fn handshake_failed(&self, fault: HandshakeFault) {
+        let _ = fault;
     }
 
     /// The bounds a connection keeps.
@@ -67,6 +83,51 @@ pub enum BodyFault {
     Cut,
     /// It did not arrive in time.
     Slow,
+}
+
+/// Why TLS did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFault {
+    /// The caller speaks something else.
+    NoTls,
+    /// No version, cipher or protocol in common.
+    Incompatible,
+    /// The caller's certificate is missing, or not one we trust.
+    Certificate,
+    /// The caller does not trust our certificate, or would not go on for another reason.
+    Refused,
+    /// The caller broke the rules of TLS.
+    Broken,
+    /// The caller left.
+    Closed,
+    /// It did not end in time.
+    Slow,
+}
+
+impl HandshakeFault {
+    /// All there are.
+    pub const ALL: [HandshakeFault; 7] = [
+        HandshakeFault::NoTls,
+        HandshakeFault::Incompatible,
+        HandshakeFault::Certificate,
+        HandshakeFault::Refused,
+        HandshakeFault::Broken,
+        HandshakeFault::Closed,
+        HandshakeFault::Slow,
+    ];
+
+    /// A fixed word for metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HandshakeFault::NoTls => "no_tls",
+            HandshakeFault::Incompatible => "incompatible",
+            HandshakeFault::Certificate => "certificate",
+            HandshakeFault::Refused => "refused",
+            HandshakeFault::Broken => "broken",
+            HandshakeFault::Closed => "closed",
+            HandshakeFault::Slow => "timeout",
+        }
+    }
 }
 
 /// What became of a reply.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::fields::{Fields, Only, content_length, members};
 use crate::target::{Target, TargetFault};
+use crate::tls::names::Names;
 
 /// One request, whole: what was read is what is checked is what is forwarded.
 #[derive(Clone)]
@@ -14,6 +15,13 @@ pub struct Request {
     pub head: Head,
     /// The body, complete; empty when there is none.
     pub body: Bytes,
+}
+
+/// Who is at the other end of the connection, as far as the connection tells.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// The names in its certificate; none without TLS, or where it has shown none.
+    pub names: Names,
 }
 
 /// The first line of a request and its header fields, read strictly.

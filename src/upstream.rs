@@ -8,6 +8,7 @@
 //! upstream.rs             the exchange, its limits and its failures
 //! upstream/pool.rs        connections that wait for their next exchange
 //! upstream/connection.rs  one connection during an exchange
+//! upstream/stream.rs      what its bytes go through: TCP, or TLS over it
 //! upstream/answer.rs      the answer: held, or streamed where it is too large
 //! upstream/head.rs        status line, fields, and what they say about the body   (pure)
 //! upstream/section.rs     where a head or a trailer section ends                  (pure)
@@ -22,6 +23,7 @@ mod head;
 mod patience;
 mod pool;
 mod section;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,18 +35,21 @@ use self::answer::{Gathered, Incoming};
 use self::connection::Connection;
 use self::patience::Patience;
 use self::pool::Pool;
+use crate::tls::pam::{PamRules, PamTls};
+use crate::tls::watched::Watched;
 
 /// The PAM at one address, and the connections to it.
 pub struct Upstream {
     address: String,
     limits: UpstreamLimits,
+    tls: Option<Arc<Watched<PamRules>>>,
     pool: Arc<Pool>,
 }
 
 /// How long to wait for the PAM, and how much of its answers to hold.
 #[derive(Clone, Copy, Debug)]
 pub struct UpstreamLimits {
-    /// Until a connection stands, the name's look-up included.
+    /// Until a connection stands, the name's look-up and the TLS handshake included.
     pub connect: Duration,
     /// Until the kernel has taken the whole request.
     pub write: Duration,
@@ -90,6 +95,10 @@ pub enum FailureKind {
     Connect,
     /// No connection in time.
     ConnectTimeout,
+    /// The PAM's certificate has another name, is not signed by whom we trust, or has expired.
+    Certificate,
+    /// No agreement on TLS: the PAM speaks none, or wants a certificate that we do not have.
+    Tls,
     /// The PAM closed the connection while the request was written.
     Write,
     /// The PAM did not take the request, or did not answer, in time.
@@ -107,7 +116,12 @@ pub enum FailureKind {
 impl Upstream {
     /// For the PAM at `address`, as `host:port`. Connects to nothing yet.
     pub fn new(address: String, limits: UpstreamLimits) -> Upstream {
-        Upstream { address, limits, pool: Arc::new(Pool::new(limits.pooled, limits.idle)) }
+        Upstream { address, limits, tls: None, pool: Arc::new(Pool::new(limits.pooled, limits.idle)) }
+    }
+
+    /// The same, over TLS from now on.
+    pub fn over(self, tls: Arc<Watched<PamRules>>) -> Upstream {
+        Upstream { tls: Some(tls), ..self }
     }
 
     /// Sends one request once and reads its answer.
@@ -120,9 +134,10 @@ impl Upstream {
     /// caller that hangs up, let a task of its own await it.
     pub async fn exchange(&self, head: Bytes, body: Bytes, manner: Manner) -> Result<Answer, Failure> {
         let patience = Patience::starting(self.limits.total);
-        let (mut connection, reused) = match self.pool.take() {
+        let tls = self.tls.as_ref().map(|tls| tls.now());
+        let (mut connection, reused) = match self.pool.take(tls.as_ref()) {
             Some(stream) => (Connection::over(stream), true),
-            None => (self.connect(patience).await?, false),
+            None => (self.connect(tls.as_ref(), patience).await?, false),
         };
         let limit = patience.at_most(self.limits.write);
         connection.write(head, body, limit).await?;
@@ -132,9 +147,9 @@ impl Upstream {
         }
     }
 
-    async fn connect(&self, patience: Patience) -> Result<Connection, Failure> {
+    async fn connect(&self, tls: Option<&Arc<PamTls>>, patience: Patience) -> Result<Connection, Failure> {
         let limit = patience.at_most(self.limits.connect);
-        let opened = Connection::open(&self.address, limit).await;
+        let opened = Connection::open(&self.address, tls, limit).await;
         opened.map_err(|kind| Failure { kind, sent: false })
     }
 
@@ -167,6 +182,8 @@ impl FailureKind {
         match self {
             FailureKind::Connect => "connect",
             FailureKind::ConnectTimeout => "connect_timeout",
+            FailureKind::Certificate => "tls_certificate",
+            FailureKind::Tls => "tls",
             FailureKind::Write => "write",
             FailureKind::Timeout => "timeout",
             FailureKind::Closed => "closed",
@@ -758,6 +775,8 @@ mod tests {
         let kinds = [
             FailureKind::Connect,
             FailureKind::ConnectTimeout,
+            FailureKind::Certificate,
+            FailureKind::Tls,
             FailureKind::Write,
             FailureKind::Timeout,
             FailureKind::Closed,

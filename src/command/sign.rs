@@ -146,7 +146,8 @@ impl<'a> Signing<'a> {
             // --data-raw: a body that starts with `@` is not a file.
             line.push_str(&format!(" --data-raw {}", quoted(&String::from_utf8_lossy(&self.request.body))));
         }
-        let url = format!("http://{}{}", self.settings.listen, head.target.as_str());
+        let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}{}", self.settings.listen, head.target.as_str());
         format!("{line} {}", quoted(&url))
     }
 }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::paper::{Complaints, Place, Table, Value};
+use super::paper::{Complaints, Place, Spanned, Table, Value};
 use super::reference::{secret, secrets};
 use crate::credential::authorization::{AuthScheme, is_key};
 use crate::credential::password::StoredHash;
@@ -24,13 +24,14 @@ pub fn callers(
     folder: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
     digest_key: &DigestKey,
+    asks_for_certificates: bool,
     complaints: &mut Complaints,
 ) -> Vec<(Caller, Option<Secret>)> {
     table.require("caller", "a table [[caller]] with name = \"…\" and what it proves itself with", complaints);
     let mut taken = Taken::default();
     let mut callers = Vec::new();
     for table in table.tables("caller", complaints) {
-        let mut reading = Reading { dialect, folder, environment, digest_key, complaints };
+        let mut reading = Reading { dialect, folder, environment, digest_key, asks_for_certificates, complaints };
         callers.extend(reading.caller(table, &mut taken));
     }
     callers
@@ -45,6 +46,8 @@ struct Reading<'a> {
     folder: &'a Path,
     environment: &'a dyn Fn(&str) -> Option<String>,
     digest_key: &'a DigestKey,
+    /// Whether callers show certificates at all.
+    asks_for_certificates: bool,
     complaints: &'a mut Complaints,
 }
 
@@ -65,6 +68,7 @@ impl Reading<'_> {
         let signs = table.contains("signing");
         let keys = self.keys(&mut table);
         let key_id = table.string("key_id", self.complaints);
+        let certificate = self.certificate(&mut table);
         let routes = self.routes(&mut table);
         let before = self.complaints.len();
         self.hold_against_dialect(&place, basic.is_some(), table.contains("bearer"), signs);
@@ -88,7 +92,8 @@ impl Reading<'_> {
         if self.complaints.len() > before {
             return None;
         }
-        let caller = Caller { name: name.value.into(), basic, bearer, keys, key_id: key_id.into(), routes };
+        let caller =
+            Caller { name: name.value.into(), basic, bearer, keys, key_id: key_id.into(), certificate, routes };
         Some((caller, by_bearer.or(by_basic)))
     }
 
@@ -158,6 +163,37 @@ impl Reading<'_> {
             }
         }
         keys
+    }
+
+    /// The names of which its certificate must have one.
+    fn certificate(&mut self, table: &mut Table) -> Option<Vec<Box<str>>> {
+        let place = table.place().clone();
+        let names = table.strings("certificate", self.complaints)?;
+        if names.is_empty() {
+            self.complaints.push(&place, "`certificate` is empty, so this caller could never call");
+        }
+        if !self.asks_for_certificates {
+            let message = "no certificate is asked for, so this caller could never call; add tls.client_ca";
+            self.complaints.push(&place, message);
+        }
+        let name = |name: Spanned<String>, complaints: &mut Complaints| match name.value.strip_prefix("dns:") {
+            Some(host) if !host.is_empty() && !host.contains(['/', '*', ' ']) => {
+                Some(format!("dns:{}", host.to_ascii_lowercase()).into())
+            }
+            None if name
+                .value
+                .split_once("://")
+                .is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty()) =>
+            {
+                Some(name.value.into())
+            }
+            Some(_) | None => {
+                let message = "a name in a certificate is a URI or a host, as in \"spiffe://example.org/supplier\" or \"dns:supplier.example.org\"";
+                complaints.push(&name.place, message);
+                None
+            }
+        };
+        Some(names.into_iter().filter_map(|one| name(one, self.complaints)).collect())
     }
 
     fn routes(&mut self, table: &mut Table) -> Option<Vec<Box<str>>> {

@@ -15,18 +15,22 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
 use crate::config::Limits;
-use crate::request::{Head, HeadFault, Reply, ReplyBody};
+use crate::request::{Head, HeadFault, Peer, Reply, ReplyBody};
 use crate::upstream::AnswerStream;
 
 /// Serves a connection until one of the sides ends it. `read` is what has been read of it already.
-pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, read: BytesMut, mut shutdown: ShutdownWatch) {
+pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: &Peer, read: BytesMut, mut shutdown: ShutdownWatch) {
     let limits = *serve.limits();
     let mut wire = Wire { stream, read };
     let mut patience = limits.head_timeout;
     loop {
         let head = match wire.head(patience, &limits, &mut shutdown).await {
             Ok(Some(head)) => head,
-            Ok(None) | Err(_) => return,
+            Ok(None) => {
+                wire.part().await;
+                return;
+            }
+            Err(_) => return,
         };
         let mut exchange = Exchange { wire: &mut wire, unread: 0, expects_continue: false };
         let mut go_on = false;
@@ -35,7 +39,7 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, read: BytesMut, mut
             exchange.unread = head.framing.length.unwrap_or(0);
             exchange.expects_continue = head.framing.expects_continue;
         }
-        let (reply, record) = serve.serve(head, &mut exchange).await;
+        let (reply, record) = serve.serve(head, peer, &mut exchange).await;
         // What is closed anyway is not waited for; the lingering close takes it off.
         go_on = go_on && !*shutdown.borrow() && exchange.drain().await;
         let written = wire.reply(reply, go_on, limits.write_timeout).await;
@@ -184,6 +188,12 @@ impl Wire {
             self.stream.flush().await
         })
         .await?
+    }
+
+    /// Ends the connection where nothing is owed any more. Under TLS that is said, or the caller would have to suspect that
+    /// somebody has cut it (RFC 8446 §6.1).
+    async fn part(&mut self) {
+        let _ = timeout(DRAINED_WITHIN, self.stream.shutdown()).await;
     }
 
     /// Ends the connection so that the reply arrives: closing with unread bytes would make the kernel send a reset, which

@@ -13,11 +13,12 @@ use tokio::time::timeout;
 
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
 use crate::fields::Fields;
-use crate::request::{Head, HeadFault, HeadLimits, Reply, ReplyBody};
+use crate::request::{Head, HeadFault, HeadLimits, Peer, Reply, ReplyBody};
 
 /// Serves a connection, from its preface on, until one of the sides ends it.
-pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: ShutdownWatch) {
+pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: Peer, mut shutdown: ShutdownWatch) {
     let limits = *serve.limits();
+    let peer = Arc::new(peer);
     let digest = Arc::new(Digest {
         ssl_digest: stream.get_ssl_digest(),
         timing_digest: stream.get_timing_digest(),
@@ -58,11 +59,11 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: Shutd
                 connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
             Ok(Some(H2Accept::Session(session))) => {
-                let serve = Arc::clone(serve);
+                let (serve, peer) = (Arc::clone(serve), Arc::clone(&peer));
                 let stream = OpenStream::count(&open);
                 tokio::spawn(async move {
                     let _stream = stream;
-                    request(&serve, session).await;
+                    request(&serve, &peer, session).await;
                 });
             }
             Ok(Some(H2Accept::Rejected)) => {
@@ -79,13 +80,13 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, mut shutdown: Shutd
 }
 
 /// One request and its reply.
-async fn request<S: Serve>(serve: &Arc<S>, mut session: HttpSession) {
+async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession) {
     let limits = *serve.limits();
     session.set_write_timeout(Some(limits.write_timeout));
     let head = head(&session, &limits.head);
     let declared = head.as_ref().ok().and_then(|head| head.framing.length);
     let mut body = Inbound { session, declared, done: false };
-    let (reply, record) = serve.serve(head, &mut body).await;
+    let (reply, record) = serve.serve(head, peer, &mut body).await;
     if !body.done {
         // Some callers throw a reply away when the stream is reset behind it, as it must be while their body is unread.
         let _ = body.read(DRAINED, DRAINED_WITHIN).await;

@@ -20,7 +20,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::secured::Secured;
 use super::{Serve, http1, http2};
+use crate::request::Peer;
+use crate::tls::callers::CallerTls;
 
 /// A listening socket and the connections that came through it.
 pub struct Server {
@@ -74,7 +77,7 @@ impl Server {
     }
 }
 
-/// What stands at the door: finds out which protocol a connection speaks.
+/// What stands at the door: finds out which protocol a connection speaks, under TLS where there is TLS.
 struct Front<S> {
     serve: Arc<S>,
     open: watch::Sender<usize>,
@@ -82,28 +85,67 @@ struct Front<S> {
 
 #[async_trait]
 impl<S: Serve> ServerApp for Front<S> {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = Open::count(self);
-        let time = self.serve.limits().head_timeout;
         let mut stopping = shutdown.clone();
-        let protocol = tokio::select! {
+        let opened = tokio::select! {
             biased;
-            protocol = timeout(time, protocol(&mut stream)) => protocol.ok().flatten(),
+            opened = self.open(stream) => opened,
             // Nothing has been asked yet, so nothing is lost.
             _ = stopping.wait_for(|stop| *stop) => None,
         };
+        let Opened { stream, peer, protocol } = opened?;
         match protocol {
-            Some(Protocol::Http1(read)) => http1::serve(&self.serve, stream, read, shutdown.clone()).await,
-            Some(Protocol::Http2(read)) => {
-                let tcp = stream.into_any().downcast::<Tcp>().ok();
-                if let Some(mut tcp) = tcp {
-                    tcp.rewind(&read);
-                    http2::serve(&self.serve, tcp, shutdown.clone()).await;
-                }
-            }
-            None => {}
+            Protocol::Http1(read) => http1::serve(&self.serve, stream, &peer, read, shutdown.clone()).await,
+            Protocol::Http2 => http2::serve(&self.serve, stream, peer, shutdown.clone()).await,
         }
         None
+    }
+}
+
+/// A connection of which is known what it speaks, and who is at its other end.
+struct Opened {
+    stream: Stream,
+    peer: Peer,
+    protocol: Protocol,
+}
+
+impl<S: Serve> Front<S> {
+    /// What comes before the first request. `None` when there will be none.
+    async fn open(&self, stream: Stream) -> Option<Opened> {
+        match self.serve.tls() {
+            Some(tls) => self.open_secured(&tls, stream).await,
+            None => self.open_plain(stream).await,
+        }
+    }
+
+    /// TLS settles which protocol it is.
+    async fn open_secured(&self, tls: &CallerTls, stream: Stream) -> Option<Opened> {
+        match Secured::accept(tls, stream, self.serve.limits().handshake_timeout).await {
+            Ok(secured) => {
+                let peer = Peer { names: secured.names() };
+                let protocol = if secured.speaks_http2() { Protocol::Http2 } else { Protocol::Http1(BytesMut::new()) };
+                Some(Opened { stream: Box::new(secured), peer, protocol })
+            }
+            Err(fault) => {
+                self.serve.handshake_failed(fault);
+                None
+            }
+        }
+    }
+
+    /// The first bytes do.
+    async fn open_plain(&self, mut stream: Stream) -> Option<Opened> {
+        let time = self.serve.limits().head_timeout;
+        let peer = Peer::default();
+        match timeout(time, first_bytes(&mut stream)).await.ok()?? {
+            read if read.starts_with(PREFACE) => {
+                let mut tcp = stream.into_any().downcast::<Tcp>().ok()?;
+                tcp.rewind(&read);
+                Some(Opened { stream: tcp, peer, protocol: Protocol::Http2 })
+            }
+            read => Some(Opened { stream, peer, protocol: Protocol::Http1(read) }),
+        }
     }
 }
 
@@ -126,23 +168,21 @@ impl<S: Serve> Drop for Open<'_, S> {
 }
 
 enum Protocol {
+    /// With what has been read already.
     Http1(BytesMut),
-    Http2(BytesMut),
+    Http2,
 }
 
-/// Reads as much as tells the protocols apart, which for HTTP/1 is the first byte that differs from the preface of
-/// HTTP/2 (RFC 9113 §3.4). `None` when the caller leaves.
-async fn protocol(stream: &mut Stream) -> Option<Protocol> {
+/// Reads as much as tells the protocols apart: the preface of HTTP/2 (RFC 9113 §3.4), or anything that differs from it.
+/// `None` when the caller leaves.
+async fn first_bytes(stream: &mut Stream) -> Option<BytesMut> {
     let mut read = BytesMut::with_capacity(FIRST_ROOM);
     loop {
         if stream.read_buf(&mut read).await.ok()? == 0 {
             return None;
         }
-        if read.starts_with(PREFACE) {
-            return Some(Protocol::Http2(read));
-        }
-        if !PREFACE.starts_with(&read) {
-            return Some(Protocol::Http1(read));
+        if read.starts_with(PREFACE) || !PREFACE.starts_with(&read) {
+            return Some(read);
         }
     }
 }

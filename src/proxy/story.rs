@@ -12,8 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::certificates::Certificates;
 use super::memory::Memory;
-use super::{Body, BodyFault, Sent, Serve, forward};
+use super::{Body, BodyFault, HandshakeFault, Sent, Serve, forward};
 use crate::admin::key::AdminKeys;
 use crate::config::{Limits, Settings};
 use crate::credential::password::Passwords;
@@ -26,10 +27,11 @@ use crate::fields::Fields;
 use crate::gate::{Gate, Permit, Trail};
 use crate::log::{Log, timestamp};
 use crate::metrics::{Levels, Metrics};
-use crate::request::{Head, HeadFault, Method, Reply, ReplyBody, Request};
+use crate::request::{Head, HeadFault, Method, Peer, Reply, ReplyBody, Request};
 use crate::revocation::presumed::Presumed;
 use crate::revocation::sightings::Sightings;
 use crate::revocation::{Revocations, WhenAway};
+use crate::tls::callers::CallerTls;
 use crate::token::TokenDigest;
 use crate::trace::{CorrelationId, Fresh, TraceContext};
 use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
@@ -38,6 +40,7 @@ use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
 pub struct Portcullis {
     gate: Gate,
     upstream: Upstream,
+    certificates: Arc<Certificates>,
     memory: Memory,
     limits: Limits,
     metrics: Metrics,
@@ -84,6 +87,14 @@ impl Portcullis {
         {
             replays = replays.shared(Claims::new(feed, callers, sharing.check == WhenAway::Refuse));
         }
+        let upstream = Upstream::new(settings.upstream, settings.upstream_limits);
+        let certificates =
+            Arc::new(Certificates { callers: settings.tls.map(Arc::new), pam: settings.upstream_tls.map(Arc::new) });
+        certificates.watch(log.clone());
+        let upstream = match &certificates.pam {
+            Some(tls) => upstream.over(Arc::clone(tls)),
+            None => upstream,
+        };
         Ok(Portcullis {
             metrics: Metrics::new(&settings.dialect).map_err(|fault| fault.to_string())?,
             gate: Gate {
@@ -93,7 +104,8 @@ impl Portcullis {
                 learns: settings.revocation.learn.is_some(),
                 largest_body: settings.limits.body,
             },
-            upstream: Upstream::new(settings.upstream, settings.upstream_limits),
+            upstream,
+            certificates,
             memory: Memory {
                 passwords: Passwords::new(threads),
                 replays,
@@ -144,6 +156,8 @@ impl Portcullis {
             sightings: revocations.sightings().map_or(0, |sightings| sightings.count().0),
             sightings_missed: revocations.sightings().map_or(0, Sightings::missed),
             replays: self.memory.replays.count(),
+            expiries: self.certificates.expiries(),
+            certificates_stale: self.certificates.are_stale(),
             log_dropped: self.log.dropped(),
         })
     }
@@ -199,6 +213,7 @@ impl Portcullis {
     async fn pass<'g>(
         &'g self,
         head: Head,
+        peer: &Peer,
         body: &mut impl Body,
         stamps: &mut Stamps,
         course: &mut Course<'g>,
@@ -209,7 +224,7 @@ impl Portcullis {
 
         let arrived = Instant::now();
         let ask = self.memory.asking();
-        let admitted = self.gate.admit(entry, &request, SystemTime::now(), &mut course.trail, &ask).await;
+        let admitted = self.gate.admit(entry, &request, peer, SystemTime::now(), &mut course.trail, &ask).await;
         if let Some(text) = &course.trail.correlation {
             stamps.adopt(text);
         }
@@ -352,14 +367,19 @@ impl Portcullis {
 impl Serve for Portcullis {
     type Record = Record;
 
-    async fn serve(self: &Arc<Self>, head: Result<Head, HeadFault>, body: &mut impl Body) -> (Reply, Record) {
+    async fn serve(
+        self: &Arc<Self>,
+        head: Result<Head, HeadFault>,
+        peer: &Peer,
+        body: &mut impl Body,
+    ) -> (Reply, Record) {
         self.metrics.in_flight.inc();
         let start = Instant::now();
         let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields));
         let mut course = Course::default();
         let method = head.as_ref().map_or("none", |head| head.method.as_str());
         let passed = match head {
-            Ok(head) => self.pass(head, body, &mut stamps, &mut course).await,
+            Ok(head) => self.pass(head, peer, body, &mut stamps, &mut course).await,
             Err(fault) => Err(Denial::Head(fault)),
         };
         let (reply, denial) = match passed {
@@ -383,6 +403,14 @@ impl Serve for Portcullis {
 
     fn connected(&self, change: i64) {
         self.metrics.connections.add(change);
+    }
+
+    fn tls(&self) -> Option<Arc<CallerTls>> {
+        self.certificates.callers.as_ref().map(|callers| callers.now())
+    }
+
+    fn handshake_failed(&self, fault: HandshakeFault) {
+        self.metrics.handshakes_failed.with_label_values(&[fault.as_str()]).inc();
     }
 
     fn limits(&self) -> &Limits {

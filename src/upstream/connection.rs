@@ -1,33 +1,35 @@
 //! One connection to the PAM while it serves one exchange.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::stream::Stream;
 use super::{Failure, FailureKind};
+use crate::tls::pam::PamTls;
 
 /// A stream and what was read from it but not used yet.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     pub(super) buffer: BytesMut,
 }
 
 impl Connection {
-    /// Connects anew. Nothing is sent.
-    pub(super) async fn open(address: &str, limit: Duration) -> Result<Connection, FailureKind> {
-        let connected = timeout(limit, TcpStream::connect(address)).await;
-        let stream = connected.map_err(|_| FailureKind::ConnectTimeout)?.map_err(|_| FailureKind::Connect)?;
-        // A request is written whole, so waiting for more to fill a segment only costs time.
-        stream.set_nodelay(true).map_err(|_| FailureKind::Connect)?;
-        Ok(Connection::over(stream))
+    /// Connects anew, with TLS where it is given, all within `limit`. Nothing is sent.
+    pub(super) async fn open(
+        address: &str,
+        tls: Option<&Arc<PamTls>>,
+        limit: Duration,
+    ) -> Result<Connection, FailureKind> {
+        let opened = timeout(limit, Stream::open(address, tls)).await;
+        Ok(Connection::over(opened.map_err(|_| FailureKind::ConnectTimeout)??))
     }
 
     /// Over a stream that is ready for a request. The buffer is new: one kept with the stream would
     /// be pinned by the answer that still refers to it, or hold on to the room of a large one.
-    pub(super) fn over(stream: TcpStream) -> Connection {
+    pub(super) fn over(stream: Stream) -> Connection {
         Connection { stream, buffer: BytesMut::with_capacity(FIRST_ROOM) }
     }
 
@@ -35,13 +37,14 @@ impl Connection {
     pub(super) async fn write(&mut self, head: Bytes, body: Bytes, limit: Duration) -> Result<(), Failure> {
         let mut request = head.chain(body);
         let whole = request.remaining();
+        let taken = self.stream.taken();
         let written = timeout(limit, async {
             while request.has_remaining() {
-                if self.stream.write_buf(&mut request).await.unwrap_or(0) == 0 {
+                if self.stream.write(&mut request).await.unwrap_or(0) == 0 {
                     return Err(FailureKind::Write);
                 }
             }
-            Ok(())
+            self.stream.flush().await.map_err(|_| FailureKind::Write)
         });
         let kind = match written.await {
             Ok(Ok(())) => return Ok(()),
@@ -49,7 +52,11 @@ impl Connection {
             Err(_) => FailureKind::Timeout,
         };
         // What the kernel has taken may arrive, whatever happens to the rest.
-        let sent = request.remaining() < whole;
+        let sent = match &self.stream {
+            Stream::Plain(_) => request.remaining() < whole,
+            // TLS takes all of it before the kernel has a byte, and forgets in an error what the kernel took before.
+            Stream::Secure { .. } => self.stream.taken() > taken,
+        };
         Err(Failure { kind, sent })
     }
 
@@ -59,7 +66,7 @@ impl Connection {
         if self.buffer.capacity() - self.buffer.len() < room.min(LEAST_ROOM) {
             self.buffer.reserve(room);
         }
-        match timeout(limit, self.stream.read_buf(&mut self.buffer)).await {
+        match timeout(limit, self.stream.read(&mut self.buffer)).await {
             Ok(Ok(count)) => Ok(count > 0),
             // A reset is no end of a body, not even of one that ends when the connection does.
             Ok(Err(_)) => Err(FailureKind::Closed),
@@ -74,7 +81,7 @@ impl Connection {
     }
 
     /// The stream, if not one byte is left over; else it is closed.
-    pub(super) fn into_clean(self) -> Option<TcpStream> {
+    pub(super) fn into_clean(self) -> Option<Stream> {
         self.buffer.is_empty().then_some(self.stream)
     }
 }
@@ -88,16 +95,24 @@ const LEAST_ROOM: usize = 1024;
 mod tests {
     use std::net::SocketAddr;
 
-    use tokio::net::TcpListener;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::server::TlsStream;
 
     use super::*;
+    use crate::tls::pam::{PamRules, Roots};
+    use crate::tls::watched::Rules;
 
     const AMPLE: Duration = Duration::from_secs(10);
 
     async fn pair() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
-        let connection = Connection::open(&address.to_string(), AMPLE).await.unwrap();
+        let connection = Connection::open(&address.to_string(), None, AMPLE).await.unwrap();
         let (peer, _) = listener.accept().await.unwrap();
         (connection, peer)
     }
@@ -115,10 +130,68 @@ mod tests {
         assert_eq!(written, Err(Failure { kind, sent: false }));
     }
 
+    /// The same under TLS, by a certificate that vouches for itself.
+    async fn secured() -> (Connection, TlsStream<TcpStream>) {
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["pam".to_owned()]).unwrap();
+        let folder = std::env::temp_dir().join(format!("portcullis-connection-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(format!("{:?}.pem", std::thread::current().id()));
+        std::fs::write(&file, cert.pem()).unwrap();
+        let rules = PamRules { roots: Roots::File(file.clone()), name: "pam".to_owned(), identity: None };
+        let tls = Arc::new(rules.load().unwrap());
+        std::fs::remove_file(file).unwrap();
+
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let acceptor = TlsAcceptor::from(Arc::new(server.with_single_cert(vec![cert.der().clone()], key).unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let accepting = async { acceptor.accept(listener.accept().await.unwrap().0).await.unwrap() };
+        let (connection, peer) = tokio::join!(Connection::open(&address, Some(&tls), AMPLE), accepting);
+        (connection.unwrap(), peer)
+    }
+
+    // threat: G4
+    #[tokio::test]
+    async fn a_request_of_which_only_tls_took_something_is_not_sent() {
+        let (mut connection, peer) = secured().await;
+        peer.get_ref().0.set_zero_linger().unwrap();
+        drop(peer);
+        while connection.fill(1, AMPLE).await == Ok(true) {}
+        let request = Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n");
+        let written = connection.write(request, Bytes::new(), AMPLE).await;
+        let kind = FailureKind::Write;
+        assert_eq!(written, Err(Failure { kind, sent: false }));
+    }
+
+    #[tokio::test]
+    async fn a_request_of_which_the_kernel_took_a_part_may_have_been_sent() {
+        for reset in [true, false] {
+            let (mut connection, peer) = secured().await;
+            let request = Bytes::from(vec![b'x'; 64 << 20]);
+            let write = connection.write(request, Bytes::new(), Duration::from_millis(500));
+            let resetting = async {
+                // Something has arrived.
+                peer.get_ref().0.readable().await.unwrap();
+                if reset {
+                    peer.get_ref().0.set_zero_linger().unwrap();
+                    drop(peer);
+                    return None;
+                }
+                Some(peer)
+            };
+            let (written, _peer) = tokio::join!(write, resetting);
+            let kind = if reset { FailureKind::Write } else { FailureKind::Timeout };
+            assert_eq!(written, Err(Failure { kind, sent: true }));
+        }
+    }
+
     #[tokio::test]
     async fn a_connection_sends_at_once() {
         let (connection, _peer) = pair().await;
-        assert!(connection.stream.nodelay().unwrap());
+        let Stream::Plain(tcp) = connection.stream else { panic!("TLS") };
+        assert!(tcp.nodelay().unwrap());
     }
 
     #[tokio::test]

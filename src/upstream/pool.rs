@@ -1,12 +1,10 @@
 //! Connections that wait for their next exchange.
 
-use std::io::ErrorKind;
-use std::mem::MaybeUninit;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
+use super::stream::Stream;
+use crate::tls::pam::PamTls;
 
 /// The waiting connections of one upstream, the newest last.
 ///
@@ -19,7 +17,7 @@ pub(super) struct Pool {
 }
 
 struct Resting {
-    stream: TcpStream,
+    stream: Stream,
     since: Instant,
 }
 
@@ -29,11 +27,11 @@ impl Pool {
         Pool { most, idle, resting: Mutex::new(Vec::new()) }
     }
 
-    /// The newest connection that is young enough and silent. All others met on the way are closed.
-    pub(super) fn take(&self) -> Option<TcpStream> {
+    /// The newest connection that is young enough, silent, and by the certificates in use now. All others met on the way are closed.
+    pub(super) fn take(&self, tls: Option<&Arc<PamTls>>) -> Option<Stream> {
         loop {
-            let Resting { stream, since } = self.resting().pop()?;
-            if since.elapsed() < self.idle && is_silent(&stream) {
+            let Resting { mut stream, since } = self.resting().pop()?;
+            if since.elapsed() < self.idle && stream.stands_by(tls) && stream.is_silent() {
                 return Some(stream);
             }
         }
@@ -41,7 +39,7 @@ impl Pool {
 
     /// Keeps a connection on which an exchange came to a clean end. Those that are too old by now,
     /// or one too many, are closed.
-    pub(super) fn give(&self, stream: TcpStream) {
+    pub(super) fn give(&self, stream: Stream) {
         if self.most == 0 {
             return;
         }
@@ -62,21 +60,13 @@ impl Pool {
     }
 }
 
-/// Whether the peer has neither closed its side nor sent a byte that no one asked for, as far as
-/// the kernel knows.
-///
-/// The kernel is asked itself: `TcpStream::try_read` answers from the readiness that its runtime
-/// last heard of, and a byte that it misses here would be taken for the start of the next answer.
-fn is_silent(stream: &TcpStream) -> bool {
-    let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
-    matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
     use std::net::{self, SocketAddr, TcpListener};
     use std::thread;
+
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -86,31 +76,35 @@ mod tests {
         /// Waits until something has happened on the newest connection, which stays in the pool.
         pub(in crate::upstream) async fn stirred(&self) {
             let newest = self.resting().pop().unwrap();
+            let Stream::Plain(tcp) = &newest.stream else { panic!("TLS") };
             // A failure is a reset, and that too is what is awaited.
-            _ = newest.stream.peek(&mut [0]).await;
+            _ = tcp.peek(&mut [0]).await;
             self.resting().push(newest);
         }
     }
 
     /// Both ends of a connection, and the address of the end that goes to the pool.
-    async fn pair() -> (TcpStream, net::TcpStream, SocketAddr) {
+    async fn pair() -> (Stream, net::TcpStream, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (peer, address) = listener.accept().unwrap();
-        (stream, peer, address)
+        (Stream::Plain(stream), peer, address)
     }
 
     fn taken(pool: &Pool) -> Option<SocketAddr> {
-        pool.take().map(|stream| stream.local_addr().unwrap())
+        pool.take(None).map(|stream| match stream {
+            Stream::Plain(tcp) => tcp.local_addr().unwrap(),
+            Stream::Secure { .. } => panic!("TLS"),
+        })
     }
 
     /// Waits for the kernel without giving the runtime a chance to hear of anything.
-    fn becomes_noisy(stream: &TcpStream) -> bool {
+    fn becomes_noisy(stream: &mut Stream) -> bool {
         let start = Instant::now();
-        while is_silent(stream) && start.elapsed() < Duration::from_secs(5) {
+        while stream.is_silent() && start.elapsed() < Duration::from_secs(5) {
             thread::yield_now();
         }
-        !is_silent(stream)
+        !stream.is_silent()
     }
 
     #[tokio::test]
@@ -166,10 +160,10 @@ mod tests {
     #[tokio::test]
     async fn a_byte_that_only_the_kernel_knows_of_is_noticed() {
         let pool = Pool::new(1, HOUR);
-        let (stream, mut peer, _) = pair().await;
-        assert!(is_silent(&stream));
+        let (mut stream, mut peer, _) = pair().await;
+        assert!(stream.is_silent());
         peer.write_all(b"x").unwrap();
-        assert!(becomes_noisy(&stream));
+        assert!(becomes_noisy(&mut stream));
         pool.give(stream);
         assert_eq!(taken(&pool), None);
     }
@@ -178,10 +172,10 @@ mod tests {
     #[tokio::test]
     async fn a_close_that_only_the_kernel_knows_of_is_noticed() {
         let pool = Pool::new(1, HOUR);
-        let (stream, peer, _) = pair().await;
-        assert!(is_silent(&stream));
+        let (mut stream, peer, _) = pair().await;
+        assert!(stream.is_silent());
         drop(peer);
-        assert!(becomes_noisy(&stream));
+        assert!(becomes_noisy(&mut stream));
         pool.give(stream);
         assert_eq!(taken(&pool), None);
     }

@@ -9,6 +9,7 @@ use portcullis::config::{Complaint, Flags, Settings, keys};
 use portcullis::dialect::{self, Overrides};
 use portcullis::secret::DigestKey;
 
+use crate::certificates::Authority;
 use crate::world::{Folder, basic, load, root, secret_variable};
 
 #[test]
@@ -74,7 +75,7 @@ fn the_reference_says_the_defaults_of_the_code() {
 #[test]
 fn every_invalid_config_gets_the_complaints_it_expects() {
     let configs = files("tests/invalid");
-    assert_eq!(configs.len(), 30);
+    assert_eq!(configs.len(), 32);
     for path in configs {
         assert_complaints(&path, &complaints_of(&path));
     }
@@ -211,6 +212,41 @@ fn a_store_is_reached_as_its_keys_say_or_not_at_all() {
     for (set, part) in bad {
         let found = load(set).unwrap_err();
         assert!(found.contains(part) && found.lines().count() == 1, "{found}");
+    }
+}
+
+#[test]
+fn tls_to_the_pam_needs_someone_to_trust_and_files_that_fit() {
+    let folder = Folder::new("config-upstream-tls");
+    let config = folder.write("config.toml", WALLET);
+    let authority = Authority::new("pam");
+    folder.write("ca.pem", &authority.pem);
+    for name in ["one", "other"] {
+        let issued = authority.issue(&[name]);
+        folder.write(&format!("{name}.pem"), &issued.certificate);
+        folder.write(&format!("{name}.key"), &issued.key);
+    }
+    let load = |set: &str| {
+        let set: Vec<String> = set.split(' ').map(|set| format!("upstream_tls.{set}")).collect();
+        let set: Vec<&str> = set.iter().map(String::as_str).collect();
+        load(&config, "pam:9", &set).map_err(|found| lines(&found))
+    };
+    assert!(load("ca=ca.pem").unwrap().upstream_tls.is_some());
+    assert!(load("ca=ca.pem name=10.0.0.1 certificate=one.pem key=one.key").is_ok());
+    for (set, part) in [
+        ("name=pam", "either ca = \"file.pem\" or roots = \"system\""),
+        ("ca=ca.pem roots=system", "either ca = \"file.pem\" or roots = \"system\""),
+        ("roots=mine", "`upstream_tls.roots` must be"),
+        ("ca=none.pem", "--set upstream_tls.ca: cannot read"),
+        ("ca=one.key", "one.key has no certificate in PEM"),
+        ("ca=ca.pem name=a/b", "--set upstream_tls.name: `a/b` is no host name and no address"),
+        ("ca=ca.pem key=one.key", "come together"),
+        ("ca=ca.pem certificate=one.pem key=one.pem", "--set upstream_tls.key:"),
+        ("ca=ca.pem certificate=one.pem key=other.key", "does not belong to the certificate"),
+    ] {
+        let found = load(set).unwrap_err();
+        assert!(found.contains(part), "{set}: {found}");
+        assert!(!found.contains("PRIVATE KEY-----\n"), "{found}");
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod binary;
+mod certificates;
 mod redis_server;
 mod relay;
 mod world;
@@ -20,11 +21,13 @@ mod valkyrie;
 mod vectors;
 mod wallet;
 
+mod caller_tls;
 mod failover;
 mod grace;
 mod journal;
 mod learning;
 mod operate;
+mod pam_tls;
 mod revocation;
 mod settlement;
 mod sharing;

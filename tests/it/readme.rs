@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::binary::{Running, portcullis};
+use crate::certificates::Authority;
 use crate::world::{Folder, Pam, Request, World, hmac_sha256_hex, load, now, operator, root, wallet};
 
 fn readme() -> String {
@@ -80,7 +81,11 @@ async fn the_dialect_of_the_readme_admits_what_it_describes_and_ends_its_token()
 
 #[tokio::test]
 async fn every_metric_is_in_the_readme_and_none_besides() {
-    let world = World::wallet().await;
+    let folder = Folder::new("readme-metrics");
+    let authority = Authority::new("pam");
+    let ca = format!("upstream_tls.ca={}", folder.write("ca.pem", &authority.pem));
+    let pam = Pam::over_tls(authority.issue(&["127.0.0.1"]).server(None)).await;
+    let world = World::with_pam("config/wallet.toml", &[&ca], pam).await;
     world.send(&wallet::signed("debit", "{}")).await;
     world.pam.answer_async(|_| crate::world::futures_answer::of(async { None }));
     world.send(&wallet::signed("debit", &wallet::body("t"))).await;

@@ -11,7 +11,7 @@ use portcullis::credential::replay::{ReplayKey, Replays, Ticket};
 use portcullis::denial::Denial;
 use portcullis::dialect::{self, Overrides};
 use portcullis::gate::{Ask, Gate, Trail};
-use portcullis::request::{Head, HeadLimits};
+use portcullis::request::{Head, HeadLimits, Peer};
 use portcullis::revocation::{Revocations, Room};
 use portcullis::token::{Standing, TokenDigest};
 use serde::Deserialize;
@@ -266,7 +266,7 @@ impl Vector {
         let entry = gate.enter(&head)?;
         let request = portcullis::request::Request { head, body: request.body.clone().into() };
         let mut trail = Trail::default();
-        gate.admit(entry, &request, now, &mut trail, &Alone::default()).await?;
+        gate.admit(entry, &request, &Peer::default(), now, &mut trail, &Alone::default()).await?;
         Ok(trail.key)
     }
 

@@ -19,10 +19,13 @@ use portcullis::log::{Log, Writer};
 use portcullis::proxy::listener::{Server, bind};
 use portcullis::proxy::story::Portcullis;
 use portcullis::secret::DigestKey;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::{ClientConfig, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// No event in a test takes this long unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -94,7 +97,23 @@ impl World {
 
     /// Sends a request over HTTP/2 with prior knowledge on a connection of its own.
     pub async fn send_h2(&self, request: &Request) -> Reply {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.send_h2_over(TcpStream::connect(self.address).await.unwrap(), request).await
+    }
+
+    /// A connection to the traffic address under TLS, for the name `localhost`.
+    pub async fn connect_tls(&self, client: &Arc<ClientConfig>) -> std::io::Result<Connection<TlsStream<TcpStream>>> {
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let connecting = TlsConnector::from(Arc::clone(client)).connect(name, tcp);
+        timeout(PATIENCE, connecting).await.expect("no handshake").map(Connection::over)
+    }
+
+    /// Sends a request over HTTP/2 on a connection that is open.
+    pub async fn send_h2_over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        request: &Request,
+    ) -> Reply {
         let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
         let driver = tokio::spawn(connection);
         let uri = format!("http://{}{}", self.address, request.target);
@@ -250,11 +269,7 @@ impl Seen {
 impl Pam {
     /// Answers everything with 200 and [`GOOD`].
     pub async fn start() -> Pam {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let answering: Answering = Arc::new(|_| futures_answer::ready(answer(200, GOOD)));
-        let state = Arc::new(Mutex::new(PamState { seen: Vec::new(), connections: 0, answering }));
-        let pam = Pam { address, state, arrivals: watch::Sender::new(0) };
+        let (listener, pam) = Pam::listening().await;
         let accepting = pam.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -263,6 +278,37 @@ impl Pam {
             }
         });
         pam
+    }
+
+    /// The same over TLS. A connection counts once its handshake is over.
+    pub async fn over_tls(server: ServerConfig) -> Pam {
+        let (listener, pam) = Pam::listening().await;
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let accepting = pam.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (pam, acceptor) = (accepting.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        pam.serve(stream).await;
+                    }
+                });
+            }
+        });
+        pam
+    }
+
+    /// One that the test plays itself.
+    pub fn at(address: SocketAddr) -> Pam {
+        let answering: Answering = Arc::new(|_| futures_answer::ready(answer(200, GOOD)));
+        let state = Arc::new(Mutex::new(PamState { seen: Vec::new(), connections: 0, answering }));
+        Pam { address, state, arrivals: watch::Sender::new(0) }
+    }
+
+    async fn listening() -> (TcpListener, Pam) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, Pam::at(address))
     }
 
     /// Answers every request with the raw bytes that `answering` makes of it. An answer with `Connection: close` is the
@@ -325,7 +371,7 @@ impl Pam {
         assert_eq!(self.requests().len(), 0);
     }
 
-    async fn serve(&self, mut stream: TcpStream) {
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let connection = {
             let mut state = self.state.lock().unwrap();
             state.connections += 1;
@@ -369,7 +415,7 @@ impl Pam {
             match answering(seen).await {
                 Some(bytes) => {
                     let last = find(&bytes, b"\r\nConnection: close\r\n").is_some();
-                    if stream.write_all(&bytes).await.is_err() || last {
+                    if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() || last {
                         return;
                     }
                 }
@@ -473,18 +519,25 @@ impl Reply {
 }
 
 /// A caller's connection over HTTP/1.1.
-pub struct Connection {
-    pub stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    pub stream: S,
     read: Vec<u8>,
 }
 
 impl Connection {
     pub async fn to(address: SocketAddr) -> Connection {
-        Connection { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+        Connection::over(TcpStream::connect(address).await.unwrap())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub fn over(stream: S) -> Connection<S> {
+        Connection { stream, read: Vec::new() }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     pub async fn send(&mut self, request: &Request) -> Reply {

@@ -1,0 +1,116 @@
+//! `[tls]` and `[upstream_tls]`: certificates and keys, on both sides.
+
+use std::path::Path;
+
+use super::paper::{Complaints, Place, Spanned, Table};
+use crate::tls::callers::{CallerRules, ClientAuth};
+use crate::tls::pam::{PamRules, Roots};
+use crate::tls::watched::{Rules, Watched};
+use crate::tls::{Fault, IdentityFiles};
+
+/// Reads `[tls]`, which is there when callers are to connect over TLS, and its files, looked for in `folder`. With it,
+/// whether callers are asked for certificates.
+pub fn tls(table: &mut Table, folder: &Path, complaints: &mut Complaints) -> (Option<Watched<CallerRules>>, bool) {
+    let wanted = table.contains("tls");
+    let mut table = table.section("tls", complaints);
+    let place = table.place().clone();
+    if wanted {
+        table.require("certificate", "certificate = \"tls.pem\"", complaints);
+        table.require("key", "key = \"tls.key\"", complaints);
+    }
+    let certificate = table.string("certificate", complaints);
+    let key = table.string("key", complaints);
+    let client_ca = table.string("client_ca", complaints);
+    let words = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional)];
+    let client_auth = table.choice("client_auth", &words, complaints);
+    if let (Some(client_auth), None) = (&client_auth, &client_ca) {
+        complaints
+            .push(&client_auth.place, "`client_auth` needs client_ca, by which callers' certificates are verified");
+    }
+    table.finish(complaints);
+    let asks = client_ca.is_some();
+    let (Some(certificate), Some(key)) = (certificate, key) else { return (None, asks) };
+    let rules = CallerRules {
+        identity: IdentityFiles { certificate: folder.join(&certificate.value), key: folder.join(&key.value) },
+        client_ca: client_ca.as_ref().map(|path| folder.join(&path.value)),
+        client_auth: client_auth.map_or(ClientAuth::Required, |client_auth| client_auth.value),
+    };
+    let keys = [("certificate", Some(&certificate)), ("key", Some(&key)), ("client_ca", client_ca.as_ref())];
+    (load(rules, &place, &keys, complaints), asks)
+}
+
+/// Reads `[upstream_tls]`, which is there when the PAM is to be spoken to over TLS, and its files. The PAM is expected to
+/// have the name it is looked up by, unless another is given.
+pub fn upstream_tls(
+    table: &mut Table,
+    upstream: Option<&str>,
+    folder: &Path,
+    complaints: &mut Complaints,
+) -> Option<Watched<PamRules>> {
+    let wanted = table.contains("upstream_tls");
+    let before = complaints.len();
+    let mut table = table.section("upstream_tls", complaints);
+    let place = table.place().clone();
+    let ca = table.string("ca", complaints);
+    let system = table.choice("roots", &[("system", ())], complaints);
+    let name = table.string("name", complaints);
+    let certificate = table.string("certificate", complaints);
+    let key = table.string("key", complaints);
+    table.finish(complaints);
+    if !wanted {
+        return None;
+    }
+
+    let roots = match (&ca, &system) {
+        (Some(ca), None) => Some(Roots::File(folder.join(&ca.value))),
+        (None, Some(_)) => Some(Roots::System),
+        (None, None) | (Some(_), Some(_)) => {
+            // Whoever wrote something else there has been told already.
+            if complaints.len() == before {
+                let message = "say who may sign the PAM's certificate: either ca = \"file.pem\" or roots = \"system\"";
+                complaints.push(&place, message);
+            }
+            None
+        }
+    };
+    let identity = match (&certificate, &key) {
+        (Some(certificate), Some(key)) => {
+            Some(IdentityFiles { certificate: folder.join(&certificate.value), key: folder.join(&key.value) })
+        }
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            complaints.push(&place, "`certificate` and `key` come together");
+            None
+        }
+    };
+    let host = match &name {
+        Some(name) => name.value.clone(),
+        None => host(upstream?)?.to_owned(),
+    };
+    if complaints.len() > before {
+        return None;
+    }
+    let keys =
+        [("ca", ca.as_ref()), ("certificate", certificate.as_ref()), ("key", key.as_ref()), ("name", name.as_ref())];
+    load(PamRules { roots: roots?, name: host, identity }, &place, &keys, complaints)
+}
+
+/// Reads the files; what is wrong with one is said where its key stands, or else at `place`.
+fn load<R: Rules>(
+    rules: R,
+    place: &Place,
+    keys: &[(&str, Option<&Spanned<String>>)],
+    complaints: &mut Complaints,
+) -> Option<Watched<R>> {
+    let at = |fault: &Fault| {
+        let key = keys.iter().find(|(key, _)| *key == fault.key).and_then(|(_, written)| *written);
+        key.map_or(place, |written| &written.place).clone()
+    };
+    Watched::load(rules).map_err(|fault| complaints.push(&at(&fault), fault.message)).ok()
+}
+
+/// The host of an address.
+fn host(address: &str) -> Option<&str> {
+    let (host, _) = address.rsplit_once(':')?;
+    Some(host.trim_start_matches('[').trim_end_matches(']'))
+}

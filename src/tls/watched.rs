@@ -1,0 +1,103 @@
+//! What is made of files, and made again when their content changes.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::Fault;
+
+/// Which files, and what is made of them.
+pub trait Rules {
+    /// What they become.
+    type Loaded;
+    /// The files.
+    fn files(&self) -> Vec<&Path>;
+    /// Reads them.
+    fn load(&self) -> Result<Self::Loaded, Fault>;
+}
+
+/// What was made of the files last, while they made sense.
+///
+/// Their content counts, not their times: a secret that Kubernetes mounts changes by the swap of a link above it.
+pub struct Watched<R: Rules> {
+    rules: R,
+    now: RwLock<Arc<R::Loaded>>,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    content: Content,
+    broken: bool,
+}
+
+/// What a look at the files found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// What was there before.
+    Nothing,
+    /// Other files, which are in use from now on.
+    Renewed,
+    /// Other files, which are of no use; those from before stay in use.
+    Broken(Fault),
+}
+
+/// A digest of every file, or that it could not be read.
+type Content = Vec<Option<[u8; 32]>>;
+
+impl<R: Rules> Watched<R> {
+    /// Reads the files for the first time.
+    pub fn load(rules: R) -> Result<Watched<R>, Fault> {
+        // Before they are read: what changes in between is another content, and found by the next look.
+        let content = content(&rules);
+        let now = rules.load()?;
+        Ok(Watched { rules, now: RwLock::new(Arc::new(now)), seen: Mutex::new(Seen { content, broken: false }) })
+    }
+
+    /// What is in use.
+    pub fn now(&self) -> Arc<R::Loaded> {
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at the files again. A file that is of no use is told once.
+    pub fn look(&self) -> Change {
+        let content = content(&self.rules);
+        let mut seen = self.seen();
+        if seen.content == content {
+            return Change::Nothing;
+        }
+        seen.content = content;
+        let loaded = self.rules.load();
+        seen.broken = loaded.is_err();
+        match loaded {
+            Ok(loaded) => {
+                *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+                Change::Renewed
+            }
+            Err(fault) => Change::Broken(fault),
+        }
+    }
+
+    /// Whether the files are of no use as they are now, so that those from before are in use.
+    pub fn is_broken(&self) -> bool {
+        self.seen().broken
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn content(rules: &impl Rules) -> Content {
+    let digest = |path: &Path| fs::read(path).ok().map(|bytes| Sha256::digest(Zeroizing::new(bytes)).into());
+    rules.files().into_iter().map(digest).collect()
+}
+
+impl<R: Rules + fmt::Debug> fmt::Debug for Watched<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watched").field(&self.rules).finish()
+    }
+}
