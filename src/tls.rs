@@ -66,7 +66,7 @@ fn identity(files: &IdentityFiles) -> Result<(CertifiedKey, i64), Fault> {
     let path = files.key.display();
     let text = Zeroizing::new(read("key", &files.key)?);
     let key = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| fault(format!("{path} has no private key in PEM (-----BEGIN PRIVATE KEY-----)")))?;
+        .map_err(|_| fault(format!("{path} has no private key in PEM (-----BEGIN PRIVATE KEY-----, not encrypted)")))?;
     let identity = CertifiedKey::from_der(chain.certificates, key, &provider()).map_err(|found| match found {
         Error::InconsistentKeys(_) => fault(format!("the key in {path} does not belong to the certificate")),
         Error::InvalidCertificate(_) => unreadable("certificate", &files.certificate),

@@ -127,6 +127,15 @@ async fn what_is_not_tls_is_let_go() {
     assert_eq!(world.pam.requests().len(), 1);
 }
 
+// threat: H4
+#[tokio::test]
+async fn tls_where_none_is_spoken_is_let_go() {
+    let door = Door::new("reverse");
+    let world = World::valkyrie().await;
+    assert!(world.connect_tls(&door.caller()).await.is_err());
+    world.pam.assert_untouched();
+}
+
 // threat: H3
 #[tokio::test]
 async fn a_handshake_that_stalls_is_ended_and_holds_up_nobody() {
@@ -171,7 +180,7 @@ fn a_certificate_that_is_of_no_use_keeps_it_from_starting() {
 #[tokio::test]
 async fn without_a_certificate_that_is_trusted_no_connection_comes_about() {
     let door = Door::new("required");
-    let world = door.world(&[&door.client_ca()]).await;
+    let world = door.world_of(&format!("certificate = \"{SPIFFE}\""), &[&door.client_ca()]).await;
     let stranger = Authority::new("stranger").issue(&[SPIFFE]);
     let expired = door.authority.issue_until(&[SPIFFE], 2001);
     let mut failed = 0.0;
@@ -185,6 +194,19 @@ async fn without_a_certificate_that_is_trusted_no_connection_comes_about() {
         let own = door.authority.issue(&[SPIFFE]);
         let config = client(&door.authority, Some(&own), &[], &[version]);
         assert_eq!(answered(world.connect_tls(&config).await).await, Some(200));
+    }
+    assert_eq!(world.pam.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn where_a_certificate_is_optional_a_bad_one_is_refused_all_the_same() {
+    let door = Door::new("optional");
+    let world = door.world(&[&door.client_ca(), "tls.client_auth=optional"]).await;
+    let own = door.authority.issue(&["anyone"]);
+    let stranger = Authority::new("stranger").issue(&["anyone"]);
+    for (own, status) in [(None, Some(200)), (Some(&own), Some(200)), (Some(&stranger), None)] {
+        let config = client(&door.authority, own, &[], &[&TLS13]);
+        assert_eq!(answered(world.connect_tls(&config).await).await, status);
     }
     assert_eq!(world.pam.requests().len(), 2);
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -356,13 +356,14 @@ fn assert_failed(reply: &Reply, status: u16, says: fn(u16, &Value), what: &str) 
 #[tokio::test]
 async fn a_pam_that_is_down_is_503_and_served_again_as_soon_as_it_is_back() {
     for Family { config, call, says } in families() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        // A port that is taken and refuses: one that is free could be given to another test meanwhile.
+        let down = TcpSocket::new_v4().unwrap();
+        down.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = down.local_addr().unwrap();
         let world = World::with_pam(config, &[], elsewhere(address).await).await;
         assert_failed(&world.send(&call).await, 503, says, config);
         assert_failed(&world.send_h2(&call).await, 503, says, config);
-        let pam = Script::then_close("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").listen(address).await;
+        let pam = Script::then_close("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").over(down.listen(16).unwrap());
         // The same signed message: since nothing reached the PAM, nothing was used up.
         assert_eq!(world.send(&call).await.status, 200, "{config}");
         assert_eq!(pam.requests.load(Ordering::SeqCst), 1);
@@ -659,11 +660,10 @@ impl Script {
     }
 
     async fn start(self) -> Scripted {
-        self.listen("127.0.0.1:0".parse().unwrap()).await
+        self.over(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    async fn listen(self, address: SocketAddr) -> Scripted {
-        let listener = TcpListener::bind(address).await.unwrap();
+    fn over(self, listener: TcpListener) -> Scripted {
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&requests);
