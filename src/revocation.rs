@@ -7,12 +7,14 @@
 //! journal   the same on disk, for the next process
 //! feed      the same for the other replicas: one ordered log, followed
 //! news      what stands in that log
+//! entry     how the store hands it out
 //! pending   what is to be said there, in order, until it was read
 //! store     how to reach the Redis that keeps it
 //! operator  what an operator ends, takes back and looks up
 //! sightings when each token was first seen, for an operator to end all before a moment
 //! ```
 
+pub mod entry;
 pub mod feed;
 pub mod index;
 pub mod journal;
@@ -153,7 +155,13 @@ impl Revocations {
                     let most = rules.capacity;
                     format!("the journal holds {count} tokens and `revocation.capacity` is {most}; make it larger")
                 })?;
-                index.put(place, record);
+                // A journal counts whole seconds. A pardon must not seem younger than it is, or it would undo an end that
+                // another replica recorded just after it.
+                let left = match record.fate {
+                    Fate::Ended { .. } => record.left,
+                    Fate::Pardoned => record.left.saturating_sub(Duration::from_secs(2)),
+                };
+                index.put(place, Record { left, ..record });
             }
             key = opened.key;
             journal = Some(opened.journal);

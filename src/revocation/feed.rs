@@ -17,18 +17,17 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
-use redis::{Cmd, FromRedisValue, RedisError, RedisResult, cmd, pipe};
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult, Value, cmd, pipe};
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout, timeout_at};
 
+use super::entry::Entry;
 use super::index::Index;
 use super::news::{News, Position, What, hex, unhex};
 use super::pending::{Own, Pending};
@@ -200,8 +199,8 @@ impl Feed {
         let known = shared.place.borrow().position;
         let mut last = cmd("XREVRANGE");
         last.arg(shared.rules.log()).arg("+").arg("-").arg("COUNT").arg(1);
-        let last: StreamRangeReply = shared.ask(&last).await?;
-        let end = last.ids.first().map(position).transpose()?.unwrap_or_default();
+        let last: Value = shared.ask(&last).await?;
+        let end = range(&last)?.first().map(|entry| entry.position).unwrap_or_default();
         if end < known {
             // Other entries than those that were read stand before it, or will.
             return Err("the log has lost entries".into());
@@ -342,7 +341,11 @@ impl Shared {
                 Stop::Away(_) if cut => {}
                 Stop::Away(fault) => self.tell_away(&fault),
             }
-            pause = if cut { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            pause = match (cut, following) {
+                (true, _) => SHORTEST_PAUSE,
+                (false, true) => (pause * 2).min(LONGEST_PAUSE / 10),
+                (false, false) => (pause * 2).min(LONGEST_PAUSE),
+            };
             sleep(pause).await;
         }
     }
@@ -501,18 +504,15 @@ impl Shared {
         let place = *self.place.borrow();
         let (entries, asked) = self.entries(reading, place, wait).await?;
         for entry in &entries {
-            let position = position(entry)?;
-            if let Some(news) = self.news(entry, position) {
-                self.take_in(&news, news.is_late(position));
+            if let Some(news) = self.news(entry) {
+                self.take_in(&news, news.is_late(entry.position));
             }
         }
-        if let Some(first) = entries.first()
-            && wait.is_some()
-        {
-            self.lag_us.store(micros(position(first)?.age(self.now_ms())), Ordering::Relaxed);
+        if let (Some(first), Some(_)) = (entries.first(), wait) {
+            self.lag_us.store(micros(first.position.age(self.now_ms())), Ordering::Relaxed);
         }
         if let Some(last) = entries.last() {
-            self.place.send_replace(Place::of(last)?);
+            self.place.send_replace(Place::of(last));
         }
         if entries.len() < AT_ONCE {
             // Everything the log had taken when it was asked has been read by now, if it is still there.
@@ -533,8 +533,7 @@ impl Shared {
         loop {
             let (entries, asked) = self.entries(reading, place, None).await?;
             for entry in &entries {
-                let position = position(entry)?;
-                let Some(news) = self.news(entry, position) else { continue };
+                let Some(news) = self.news(entry) else { continue };
                 match &news.what {
                     What::Key(key, _) => keys.push(key.clone()),
                     What::Fate(record) => {
@@ -543,11 +542,11 @@ impl Shared {
                 }
                 // What was read before the log lost its end, or before this process began, has had its effect, and may
                 // have been overtaken by what is known here.
-                let is_known = lost.is_none_or(|lost| position <= lost);
-                self.take_in(&news, is_known || news.is_late(position));
+                let is_known = lost.is_none_or(|lost| entry.position <= lost);
+                self.take_in(&news, is_known || news.is_late(entry.position));
             }
             match entries.last() {
-                Some(last) => place = Place::of(last)?,
+                Some(last) => place = Place::of(last),
                 None => {
                     *lock(&self.heard) = Some(asked);
                     break;
@@ -586,7 +585,7 @@ impl Shared {
         reading: &mut Connection,
         place: Place,
         wait: Option<Duration>,
-    ) -> Result<(Vec<StreamId>, Instant), Stop> {
+    ) -> Result<(Vec<Entry>, Instant), Stop> {
         let asked = Instant::now();
         let mut read = cmd("XREAD");
         read.arg("COUNT").arg(AT_ONCE);
@@ -594,13 +593,15 @@ impl Shared {
             read.arg("BLOCK").arg(millis(wait));
         }
         read.arg("STREAMS").arg(self.rules.log()).arg(place.position.to_string());
-        let reply: Option<StreamReadReply> = read.query_async(reading).await?;
+        let answer: Value = read.query_async(reading).await?;
         // After reading, and before anything of it counts: what comes next in another log must not be taken for what
         // comes next in this one. A connection may well lead to another server than before without breaking.
         if self.is_lost(reading, place).await? {
             return Err(Stop::Lost);
         }
-        Ok((reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect(), asked))
+        let entries =
+            Entry::read(&answer).ok_or_else(|| Fault::from("the store does not answer XREAD as it should"))?;
+        Ok((entries, asked))
     }
 
     /// True when an entry that was read is gone although it is not old enough to have been trimmed.
@@ -611,18 +612,15 @@ impl Shared {
         }
         let mut range = cmd("XRANGE");
         range.arg(self.rules.log()).arg(position.to_string()).arg(position.to_string());
-        let found: StreamRangeReply = range.query_async(reading).await?;
-        Ok(found.ids.first().is_none_or(|entry| self::print(entry) != print))
+        let found: Value = range.query_async(reading).await?;
+        Ok(self::range(&found)?.first().is_none_or(|entry| entry.print != print))
     }
 
-    /// What an entry says, its pending twin laid aside.
-    fn news(&self, entry: &StreamId, position: Position) -> Option<News> {
-        let text =
-            |(name, value): (&String, &redis::Value)| Some((name.clone(), String::from_redis_value_ref(value).ok()?));
-        let fields: HashMap<String, String> = entry.map.iter().filter_map(text).collect();
-        let news = News::read(&fields, position);
+    /// What an entry says. One that is not ours is counted.
+    fn news(&self, entry: &Entry) -> Option<News> {
+        let news = entry.news();
         if news.is_none() {
-            self.complain_of(position, "it is not one of Portcullis");
+            self.complain_of(entry.position, "it is not one of Portcullis");
         }
         news
     }
@@ -784,8 +782,8 @@ impl Other {
 }
 
 impl Place {
-    fn of(entry: &StreamId) -> Result<Place, Fault> {
-        Ok(Place { position: position(entry)?, print: print(entry) })
+    fn of(entry: &Entry) -> Place {
+        Place { position: entry.position, print: entry.print }
     }
 }
 
@@ -801,19 +799,8 @@ impl From<RedisError> for Stop {
     }
 }
 
-fn position(entry: &StreamId) -> Result<Position, Fault> {
-    entry.id.parse().map_err(|()| Fault::from("the log has an entry without a place"))
-}
-
-/// Two entries that say the same have the same print; ids make sure that no two of ours do.
-fn print(entry: &StreamId) -> u64 {
-    let print_of = |(name, value): (&String, &redis::Value)| {
-        let mut hasher = DefaultHasher::new();
-        (name, format!("{value:?}")).hash(&mut hasher);
-        hasher.finish()
-    };
-    // In any order: the client has it in none.
-    entry.map.iter().map(print_of).fold(0, u64::wrapping_add)
+fn range(answer: &Value) -> Result<Vec<Entry>, Fault> {
+    Entry::range(answer).ok_or_else(|| "the store does not answer XRANGE as it should".into())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

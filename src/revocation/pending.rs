@@ -198,7 +198,7 @@ mod tests {
     fn what_came_up_first_is_said_first_until_it_is_read() {
         let mut pending = Pending::new(u64::MAX);
         for what in [pardon(1), end(1), end(2)] {
-            let _ = pending.add(what);
+            drop(pending.add(what));
         }
         assert_eq!(numbers(&mut pending, 0, 9), [0, 1, 2]);
         assert_eq!(numbers(&mut pending, 1, 1), [1]);
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn what_the_log_lost_is_said_again_by_one_replica() {
         let mut pending = Pending::new(7);
-        let _ = pending.add(end(1));
+        drop(pending.add(end(1)));
         pending.add_again(end(1), HOUR);
         assert_eq!(pending.count(), 1, "it is pending already");
         pending.add_again(end(2), Duration::ZERO);
@@ -246,8 +246,8 @@ mod tests {
     fn what_is_over_is_not_said_any_more() {
         let mut pending = Pending::new(7);
         let over = What::Fate(Record::ended(TokenDigest::from_bytes([1; 16]), Duration::ZERO, Duration::ZERO));
-        let _ = pending.add(over);
-        let _ = pending.add(end(2));
+        drop(pending.add(over));
+        drop(pending.add(end(2)));
         while numbers(&mut pending, 0, 9) != [1] {}
         assert_eq!(pending.first(), Some(1));
     }

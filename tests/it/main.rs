@@ -32,6 +32,7 @@ mod revocation;
 mod settlement;
 mod sharing;
 mod store_access;
+mod store_faults;
 mod upstream;
 
 mod leaks;

@@ -6,7 +6,7 @@ use crate::binary::Running;
 use crate::redis_server::RedisServer;
 use crate::world::{Folder, PATIENCE, Pam, Request, World, answer, betstack, wallet};
 
-const TERMINATED: &str = r#"{"status":true,"code":1}"#;
+pub const TERMINATED: &str = r#"{"status":true,"code":1}"#;
 
 pub async fn terminating_pam() -> Pam {
     let pam = Pam::start().await;

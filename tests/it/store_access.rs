@@ -19,14 +19,14 @@ impl Authority {
     fn new(name: &str) -> Authority {
         let authority = Authority { folder: Folder::new(&format!("authority-{name}")) };
         let subject = format!("/CN={name} authority");
-        authority.openssl(&["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &subject], "ca");
+        authority.openssl(&["-x509", "-days", "2", "-subj", &subject], "ca");
         authority
     }
 
     /// A certificate for names as OpenSSL writes them: `IP:127.0.0.1,DNS:localhost`.
     fn sign(&self, name: &str, names: &str) {
         let of = |end: &str| self.path(&format!("{name}.{end}"));
-        self.openssl(&["req", "-newkey", "rsa:2048", "-nodes", "-subj", &format!("/CN={name}")], name);
+        self.openssl(&["-subj", &format!("/CN={name}")], name);
         std::fs::rename(of("pem"), of("csr")).unwrap();
         let extensions = self.folder.write(&format!("{name}.ext"), &format!("subjectAltName={names}\n"));
         let (ca, ca_key) = (self.path("ca.pem"), self.path("ca.key"));
@@ -42,6 +42,7 @@ impl Authority {
     fn openssl(&self, arguments: &[&str], name: &str) {
         let (key, out) = (self.path(&format!("{name}.key")), self.path(&format!("{name}.pem")));
         let mut command = Command::new("openssl");
+        command.args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
         command.args(arguments).arg("-keyout").arg(key).arg("-out").arg(out).stderr(Stdio::null());
         assert!(command.status().unwrap().success());
     }
