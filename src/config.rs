@@ -18,6 +18,8 @@ use self::paper::{Complaints, Node, Spanned, Table, Value};
 use crate::admin::key::AdminKeys;
 use crate::credential::{Caller, Callers};
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
+use crate::network::Network;
+use crate::origin::TrustedProxies;
 use crate::request::HeadLimits;
 use crate::revocation::Rules;
 use crate::secret::{DigestKey, Secret};
@@ -53,6 +55,8 @@ pub struct Settings {
     /// What an operator sends as Authorization, with the newest of the secrets; for `revoke`, `unrevoke` and `status`, and
     /// wiped before serving starts.
     pub admin_authorization: Option<Secret>,
+    /// Whose word on where a request comes from counts.
+    pub trusted_proxies: TrustedProxies,
     /// Bounds on what callers send.
     pub limits: Limits,
     /// Bounds on the exchange with the PAM.
@@ -80,6 +84,18 @@ pub struct Limits {
     pub body: u64,
     /// For the TLS handshake: who does not end it must not hold a connection.
     pub handshake_timeout: Duration,
+    /// Requests that may be with the PAM at the same time: what it cannot take at once is better refused than queued.
+    pub in_flight: u32,
+    /// Connections that may be open: each takes a descriptor and memory.
+    pub connections: u32,
+    /// How many of them from one address; 0 for all.
+    pub connections_per_address: u32,
+    /// Requests after which a connection is ended, so that none lives for ever on the replica it found first.
+    pub requests_per_connection: u32,
+    /// Age at which a connection is ended after the request it is serving, for the same reason.
+    pub connection_age: Duration,
+    /// Requests side by side on one HTTP/2 connection; each may hold a body.
+    pub streams: u32,
     /// From a connection's first byte, or its acceptance, to the end of the head: a drip must not hold a connection.
     pub head_timeout: Duration,
     /// From the head to the end of the body.
@@ -173,6 +189,7 @@ fn settings(
     let upstream = address(table, "upstream", "upstream = \"127.0.0.1:9000\"", true, complaints);
     let admin = address(table, "admin", "admin = \"127.0.0.1:9901\"", false, complaints);
     let base_path = base_path(table, complaints);
+    let trusted_proxies = networks(table, "trusted_proxies", complaints).unwrap_or_default();
     let threads =
         table.integer("threads", 0..=1024, complaints).and_then(|threads| usize::try_from(threads.value).ok());
 
@@ -234,6 +251,7 @@ fn settings(
         admin,
         admin_keys,
         admin_authorization,
+        trusted_proxies: TrustedProxies::new(trusted_proxies),
         limits,
         upstream_limits,
         revocation,
@@ -293,6 +311,12 @@ fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
         head,
         body: body.map_or(USUAL_BODY, |body| body.value),
         handshake_timeout: duration(&mut table, "handshake_timeout", seconds(10), complaints),
+        in_flight: bounded(&mut table, "in_flight", 1, 1024, complaints),
+        connections: bounded(&mut table, "connections", 1, 10_000, complaints),
+        connections_per_address: bounded(&mut table, "connections_per_address", 0, 0, complaints),
+        requests_per_connection: bounded(&mut table, "requests_per_connection", 1, 10_000, complaints),
+        connection_age: duration(&mut table, "connection_age", seconds(3600), complaints),
+        streams: bounded(&mut table, "streams", 1, 128, complaints),
         head_timeout: duration(&mut table, "head_timeout", seconds(10), complaints),
         body_timeout: duration(&mut table, "body_timeout", seconds(30), complaints),
         idle_timeout: duration(&mut table, "idle_timeout", seconds(60), complaints),
@@ -367,6 +391,19 @@ fn public_url(table: &mut Table, complaints: &mut Complaints) -> Option<String> 
     Some(text.value)
 }
 
+/// A list of networks; `None` when the key is not there. Those that are none are left out and complained of.
+fn networks(table: &mut Table, key: &str, complaints: &mut Complaints) -> Option<Vec<Network>> {
+    let texts = table.strings(key, complaints)?;
+    let read = |text: Spanned<String>| match Network::parse(&text.value) {
+        Ok(network) => Some(network),
+        Err(fault) => {
+            complaints.push(&text.place, format!("`{}` is no network: {fault}", text.value));
+            None
+        }
+    };
+    Some(texts.into_iter().filter_map(read).collect())
+}
+
 fn duration(table: &mut Table, key: &str, usual: Duration, complaints: &mut Complaints) -> Duration {
     table.duration(key, complaints).map_or(usual, |duration| duration.value)
 }
@@ -374,6 +411,12 @@ fn duration(table: &mut Table, key: &str, usual: Duration, complaints: &mut Comp
 fn count(table: &mut Table, key: &str, usual: u64, complaints: &mut Complaints) -> u64 {
     let number = table.integer(key, 1..=1_000_000_000, complaints);
     number.and_then(|number| u64::try_from(number.value).ok()).unwrap_or(usual)
+}
+
+/// A count of what each takes a descriptor or a task: a million is more than one machine has.
+fn bounded(table: &mut Table, key: &str, least: i64, usual: u32, complaints: &mut Complaints) -> u32 {
+    let number = table.integer(key, least..=1_000_000, complaints);
+    number.and_then(|number| u32::try_from(number.value).ok()).unwrap_or(usual)
 }
 
 fn file(path: &Path, place: &Place, complaints: &mut Complaints) -> Option<String> {

@@ -17,6 +17,7 @@ use self::password::{PasswordQuestion, StoredHash};
 use self::signature::SigningKey;
 use crate::denial::Denial;
 use crate::fields::{Fields, Only};
+use crate::network::Network;
 use crate::secret::{DigestKey, Purpose, Secret, SecretDigest};
 
 /// A system that calls, with everything it can prove itself by.
@@ -36,6 +37,8 @@ pub struct Caller {
     pub certificate: Option<Vec<Box<str>>>,
     /// The routes it may use; `None` is all of them.
     pub routes: Option<Vec<Box<str>>>,
+    /// Where it may call from; `None` is anywhere.
+    pub from: Option<Vec<Network>>,
 }
 
 /// What a Basic user may prove itself with; any may match.

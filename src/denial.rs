@@ -27,6 +27,8 @@ pub enum Check {
 pub enum Denial {
     /// The head breaks the rules of HTTP or of the house.
     Head(HeadFault),
+    /// A trusted proxy does not say in a readable way who calls.
+    ForwardedMalformed,
     /// No route of the dialect has this method, path and action.
     NoRoute,
     /// A header that matters here is also there under a name with underscores, which many servers fold into one.
@@ -59,6 +61,8 @@ pub enum Denial {
     CredentialWrong,
     /// The connection shows no certificate, or not one that the caller is bound to.
     CertificateOther,
+    /// The caller may not call from where it does.
+    CallerElsewhere,
     /// The caller may not use this route.
     CallerNotAllowed,
 
@@ -111,6 +115,8 @@ pub enum Denial {
 
     /// Too many passwords wait to be verified.
     PasswordQueueFull,
+    /// As many requests as may be are with the PAM already.
+    InFlightFull,
     /// The exchange with the PAM failed, and not one byte of the request was sent.
     Unsent(FailureKind),
     /// The exchange with the PAM failed.
@@ -164,6 +170,7 @@ impl Denial {
                 | HeadFault::Upgrade
                 | HeadFault::Expect,
             )
+            | Denial::ForwardedMalformed
             | Denial::NoRoute
             | Denial::TwinField
             | Denial::Parameter
@@ -179,6 +186,7 @@ impl Denial {
             | Denial::CredentialMalformed
             | Denial::CredentialWrong
             | Denial::CertificateOther
+            | Denial::CallerElsewhere
             | Denial::CallerNotAllowed
             | Denial::PasswordQueueFull => Check::Credential,
             Denial::SignatureMissing
@@ -198,7 +206,8 @@ impl Denial {
             | Denial::RevocationFull
             | Denial::JournalFailing
             | Denial::StoreAway => Check::Standing,
-            Denial::Unsent(_)
+            Denial::InFlightFull
+            | Denial::Unsent(_)
             | Denial::Upstream(_)
             | Denial::AnswerUnreadable
             | Denial::JournalFailed
@@ -212,9 +221,11 @@ impl Denial {
         match self {
             Denial::Head(fault) => Disclosure::BadRequest(fault.status()),
             Denial::NoRoute => Disclosure::NotFound,
-            Denial::TwinField | Denial::UnnamedParameter | Denial::BodyCut | Denial::Json(_) => {
-                Disclosure::BadRequest(400)
-            }
+            Denial::ForwardedMalformed
+            | Denial::TwinField
+            | Denial::UnnamedParameter
+            | Denial::BodyCut
+            | Denial::Json(_) => Disclosure::BadRequest(400),
             Denial::Parameter => Disclosure::MissingParameter,
             Denial::BodyTooLarge => Disclosure::BadRequest(413),
             Denial::BodySlow => Disclosure::BadRequest(408),
@@ -224,6 +235,7 @@ impl Denial {
             | Denial::CredentialMalformed
             | Denial::CredentialWrong
             | Denial::CertificateOther
+            | Denial::CallerElsewhere
             | Denial::CallerNotAllowed
             | Denial::SignatureMissing
             | Denial::SignatureRepeated
@@ -242,6 +254,7 @@ impl Denial {
             | Denial::JournalFailing
             | Denial::StoreAway
             | Denial::PasswordQueueFull
+            | Denial::InFlightFull
             | Denial::Unsent(_) => Disclosure::Unavailable,
             Denial::Upstream(failure) => match failure {
                 FailureKind::Timeout => Disclosure::Timeout,
@@ -264,6 +277,7 @@ impl Denial {
     pub fn reason(self) -> &'static str {
         match self {
             Denial::Head(fault) => fault.as_str(),
+            Denial::ForwardedMalformed => "forwarded_malformed",
             Denial::NoRoute => "no_route",
             Denial::TwinField => "twin_field",
             Denial::Parameter => "parameter",
@@ -279,6 +293,7 @@ impl Denial {
             Denial::CredentialMalformed => "credential_malformed",
             Denial::CredentialWrong => "credential_wrong",
             Denial::CertificateOther => "certificate_other",
+            Denial::CallerElsewhere => "caller_elsewhere",
             Denial::CallerNotAllowed => "caller_not_allowed",
             Denial::SignatureMissing => "signature_missing",
             Denial::SignatureRepeated => "signature_repeated",
@@ -302,6 +317,7 @@ impl Denial {
             Denial::StoreAway => "store_away",
             Denial::StoreFailed => "store_failed",
             Denial::PasswordQueueFull => "password_queue_full",
+            Denial::InFlightFull => "in_flight_full",
             Denial::Unsent(failure) | Denial::Upstream(failure) => failure.as_str(),
             Denial::AnswerUnreadable => "answer_unreadable",
             Denial::Internal => "internal",

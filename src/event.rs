@@ -1,5 +1,6 @@
 //! The one event per request: a line in the log and a count in the metrics, from the same facts.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub struct Event {
     pub key_id: Option<Box<str>>,
     /// The route's name; `none` when no route was found.
     pub route: Box<str>,
+    /// Where the request came from.
+    pub client: IpAddr,
     /// The method, if it is one that can be served.
     pub method: &'static str,
     /// Status of the reply.
@@ -93,6 +96,7 @@ impl Serialize for Event {
         if let Some(key_id) = &self.key_id {
             map.serialize_entry("key_id", key_id)?;
         }
+        map.serialize_entry("client.address", &self.client.to_string())?;
         map.serialize_entry("http.route", &self.route)?;
         map.serialize_entry("http.request.method", self.method)?;
         map.serialize_entry("http.response.status_code", &self.status)?;

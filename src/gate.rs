@@ -16,7 +16,7 @@ use crate::dialect::route::{Entry, Route, Settlement};
 use crate::dialect::source::{Reading, Source, View};
 use crate::fields::{Fields, Only, fold, is_token};
 use crate::json::{self, Found};
-use crate::request::{Head, Peer, Request};
+use crate::request::{Head, Request, Whence};
 use crate::revocation::Room;
 use crate::secret::DigestKey;
 use crate::token::{Standing, TokenDigest};
@@ -93,7 +93,7 @@ impl Gate {
         &'g self,
         entry: Entry<'g>,
         request: &Request,
-        peer: &Peer,
+        whence: Whence<'_>,
         now: SystemTime,
         trail: &mut Trail<'g>,
         ask: &impl Ask,
@@ -125,10 +125,17 @@ impl Gate {
         if let Some(proof) = &proof {
             (trail.caller, trail.key) = (Some(proof.key.caller), Some(proof.index));
         }
-        //    Who calls is proven now, by the credential, the signature or both; whether it may call this comes next.
+        //    Who calls is proven now, by the credential, the signature or both; whether it may call from there, and call
+        //    this, comes next.
         let caller = trail.caller.and_then(|caller| self.callers.at(caller));
+        if caller
+            .and_then(|caller| caller.from.as_ref())
+            .is_some_and(|from| !from.iter().any(|one| one.contains(whence.origin.client)))
+        {
+            return Err(Denial::CallerElsewhere);
+        }
         //    A certificate it is bound to comes on top: who has stolen its secret still lacks the key of that.
-        if caller.and_then(|caller| caller.certificate.as_ref()).is_some_and(|names| !peer.names.any_of(names)) {
+        if caller.and_then(|caller| caller.certificate.as_ref()).is_some_and(|names| !whence.names.any_of(names)) {
             return Err(Denial::CertificateOther);
         }
         if caller.and_then(|caller| caller.routes.as_ref()).is_some_and(|routes| !routes.contains(&route.name)) {

@@ -14,6 +14,7 @@
 //! | [`config`] | a file and flags become settings; every complaint at once, with line and column |
 //! | [`proxy`] | sockets, and the way of a request through them; the only room that names pingora |
 //! | [`fields`], [`target`], [`request`] | what came over the wire, read strictly |
+//! | [`origin`], [`network`] | where it comes from: whom a trusted proxy names, and which allow-list has it |
 //! | [`trace`] | correlation id and W3C trace context |
 //! | [`gate`] | the checks in their order, on one screen: start reading here |
 //! | [`dialect`] | an API family, described by a file |
@@ -46,6 +47,8 @@ pub mod ledger;
 pub mod log;
 pub mod metrics;
 pub mod moment;
+pub mod network;
+pub mod origin;
 pub mod proxy;
 pub mod request;
 pub mod revocation;

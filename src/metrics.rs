@@ -9,7 +9,7 @@ use crate::admin::order::Call;
 use crate::denial::Denial;
 use crate::dialect::Dialect;
 use crate::event::{Decision, Event};
-use crate::proxy::HandshakeFault;
+use crate::proxy::{Full, HandshakeFault};
 use crate::revocation::feed::Condition;
 use crate::tls::Expiry;
 
@@ -24,12 +24,14 @@ pub struct Metrics {
     upstream_errors: IntCounterVec,
     /// Requests being served.
     pub in_flight: IntGauge,
+    upstream_in_flight: IntGauge,
     /// Connections from callers.
     pub connections: IntGauge,
     /// Connections that ended before TLS had begun.
     pub handshakes_failed: IntCounterVec,
     certificate_expiry: IntGaugeVec,
     certificates_stale: IntGauge,
+    turned_away: IntCounterVec,
     revocations: IntGauge,
     revocation_capacity: IntGauge,
     nearly_full: IntGauge,
@@ -51,6 +53,8 @@ pub struct Metrics {
 
 /// What is not counted as it happens, but looked up when somebody asks.
 pub struct Levels {
+    /// Requests that are with the PAM.
+    pub upstream_in_flight: u64,
     /// Tokens recorded as ended.
     pub revocations: u64,
     /// How many can be.
@@ -139,6 +143,10 @@ impl Metrics {
                 &["reason"],
             )?,
             in_flight: IntGauge::new("portcullis_requests_in_flight", "Requests being served.")?,
+            upstream_in_flight: IntGauge::new(
+                "portcullis_upstream_in_flight",
+                "Requests that are with the PAM, of the limits.in_flight that may be.",
+            )?,
             connections: IntGauge::new("portcullis_connections", "Connections from callers.")?,
             handshakes_failed: IntCounterVec::new(
                 Opts::new("portcullis_tls_handshakes_failed_total", "Connections that ended before TLS had begun."),
@@ -154,6 +162,13 @@ impl Metrics {
             certificates_stale: IntGauge::new(
                 "portcullis_certificates_stale",
                 "1 while files with certificates or keys are of no use and those from before are in use.",
+            )?,
+            turned_away: IntCounterVec::new(
+                Opts::new(
+                    "portcullis_connections_refused_total",
+                    "Connections closed when they were accepted, by the bound they would have crossed.",
+                ),
+                &["reason"],
             )?,
             revocations: IntGauge::new("portcullis_revocations_live", "Tokens that ended and are refused.")?,
             revocation_capacity: IntGauge::new("portcullis_revocations_capacity", "Tokens that can be remembered.")?,
@@ -223,6 +238,9 @@ impl Metrics {
         for fault in HandshakeFault::ALL {
             metrics.handshakes_failed.with_label_values(&[fault.as_str()]);
         }
+        for full in Full::ALL {
+            metrics.turned_away.with_label_values(&[full.as_str()]);
+        }
         for decision in [Decision::Admitted, Decision::Settled] {
             metrics.decisions.with_label_values(&["all", decision.as_str(), "ok"]);
         }
@@ -235,6 +253,11 @@ impl Metrics {
             }
         }
         Ok(metrics)
+    }
+
+    /// Counts a connection that was closed when it was accepted.
+    pub fn turned_away(&self, reason: &str) {
+        self.turned_away.with_label_values(&[reason]).inc();
     }
 
     /// Counts a request that is done.
@@ -284,6 +307,7 @@ impl Metrics {
     /// The exposition text, with the levels as they are now.
     pub fn text(&self, levels: Levels) -> Vec<u8> {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.upstream_in_flight.set(signed(levels.upstream_in_flight));
         self.revocations.set(signed(levels.revocations));
         self.revocation_capacity.set(signed(levels.revocation_capacity));
         self.nearly_full
@@ -310,7 +334,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 28] = [
+        let all: [Box<dyn prometheus::core::Collector>; 30] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -318,10 +342,12 @@ impl Metrics {
             Box::new(self.upstream.clone()),
             Box::new(self.upstream_errors.clone()),
             Box::new(self.in_flight.clone()),
+            Box::new(self.upstream_in_flight.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.handshakes_failed.clone()),
             Box::new(self.certificate_expiry.clone()),
             Box::new(self.certificates_stale.clone()),
+            Box::new(self.turned_away.clone()),
             Box::new(self.revocations.clone()),
             Box::new(self.revocation_capacity.clone()),
             Box::new(self.nearly_full.clone()),

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! listener      sockets, which protocol a connection speaks, draining
+//! turnstile     how many connections may be open
 //! secured       a connection under TLS
 //! certificates  what TLS is opened with, renewed while connections stay open
 //! http1         a connection's requests, one after the other
@@ -22,13 +23,16 @@ pub mod listener;
 mod memory;
 mod secured;
 pub mod story;
+mod turnstile;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::turnstile::Full;
 use crate::config::Limits;
 use crate::request::{Head, HeadFault, Peer, Reply};
 use crate::tls::callers::CallerTls;
@@ -38,7 +42,7 @@ pub trait Serve: Send + Sync + 'static {
     /// What is kept of a request until its reply has been sent.
     type Record: Send;
 
-    /// Answers one request. `body` gives its body when asked.
+    /// Answers one request, on a connection from `peer`. `body` gives its body when asked.
     fn serve(
         self: &Arc<Self>,
         head: Result<Head, HeadFault>,
@@ -62,6 +66,17 @@ pub trait Serve: Send + Sync + 'static {
     /// A connection ended before TLS had begun.
     fn handshake_failed(&self, fault: HandshakeFault) {
         let _ = fault;
+    }
+
+    /// Whether connections from an address carry the requests of many callers, so that they count together only.
+    fn carries_many(&self, peer: IpAddr) -> bool {
+        let _ = peer;
+        false
+    }
+
+    /// A connection was closed when it was accepted, since there are too many.
+    fn turned_away(&self, full: Full) {
+        let _ = full;
     }
 
     /// The bounds a connection keeps.

@@ -1,10 +1,12 @@
 //! What passes: a [`Request`] on its way in, a [`Reply`] on its way out. Plain data, no I/O.
 
+use core::net::IpAddr;
 use std::fmt;
 
 use bytes::Bytes;
 
 use crate::fields::{Fields, Only, content_length, members};
+use crate::origin::Origin;
 use crate::target::{Target, TargetFault};
 use crate::tls::names::Names;
 
@@ -18,10 +20,21 @@ pub struct Request {
 }
 
 /// Who is at the other end of the connection, as far as the connection tells.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Peer {
+    /// Its address; behind a proxy that of the proxy.
+    pub address: IpAddr,
     /// The names in its certificate; none without TLS, or where it has shown none.
     pub names: Names,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Whence<'p> {
+    /// Its client, as far as trusted proxies tell.
+    pub origin: Origin,
+    /// The names in the certificate of the connection's other end.
+    pub names: &'p Names,
 }
 
 /// The first line of a request and its header fields, read strictly.

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::networks;
 use super::paper::{Complaints, Place, Spanned, Table, Value};
 use super::reference::{secret, secrets};
 use crate::credential::authorization::{AuthScheme, is_key};
@@ -70,6 +71,11 @@ impl Reading<'_> {
         let key_id = table.string("key_id", self.complaints);
         let certificate = self.certificate(&mut table);
         let routes = self.routes(&mut table);
+        let good = self.complaints.len();
+        let from = networks(&mut table, "from", self.complaints);
+        if from.as_ref().is_some_and(Vec::is_empty) && self.complaints.len() == good {
+            self.complaints.push(&place, "`from` is empty, so this caller could never call; leave it out for anywhere");
+        }
         let before = self.complaints.len();
         self.hold_against_dialect(&place, basic.is_some(), table.contains("bearer"), signs);
         table.finish(self.complaints);
@@ -92,8 +98,8 @@ impl Reading<'_> {
         if self.complaints.len() > before {
             return None;
         }
-        let caller =
-            Caller { name: name.value.into(), basic, bearer, keys, key_id: key_id.into(), certificate, routes };
+        let key_id = key_id.into();
+        let caller = Caller { name: name.value.into(), basic, bearer, keys, key_id, certificate, routes, from };
         Some((caller, by_bearer.or(by_basic)))
     }
 

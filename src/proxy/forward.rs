@@ -4,20 +4,27 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::fields::{Field, Fields, fold, is_hop_by_hop};
+use crate::origin::Origin;
 use crate::request::{Method, Request};
 use crate::trace::{CorrelationId, TraceContext};
 
 /// The head for a request, its empty line included.
 ///
 /// `whole_answer` asks the PAM not to encode its answer, because it must be read here.
-pub fn head(request: &Request, correlation: &CorrelationId, trace: &TraceContext, whole_answer: bool) -> Bytes {
+pub fn head(
+    request: &Request,
+    origin: Origin,
+    correlation: &CorrelationId,
+    trace: &TraceContext,
+    whole_answer: bool,
+) -> Bytes {
     let mut out = BytesMut::with_capacity(1024);
     out.put_slice(request.head.method.as_str().as_bytes());
     out.put_slice(b" ");
     out.put_slice(request.head.target.as_str().as_bytes());
     out.put_slice(b" HTTP/1.1\r\n");
     for Field { name, value } in request.head.fields.iter() {
-        if passes(name, whole_answer) {
+        if passes(name, whole_answer) && !speaks_of_the_way(name, origin) {
             put(&mut out, name, value);
         }
     }
@@ -27,6 +34,7 @@ pub fn head(request: &Request, correlation: &CorrelationId, trace: &TraceContext
         put(&mut out, b"Content-Length", request.body.len().to_string().as_bytes());
     }
     // Stamped after everything of the caller's has been dropped or passed, so that nothing can take them off again.
+    put(&mut out, b"X-Forwarded-For", origin.client.to_string().as_bytes());
     put(&mut out, b"X-Correlation-ID", correlation.as_str().as_bytes());
     put(&mut out, b"traceparent", &trace.traceparent());
     if let Some(state) = trace.tracestate() {
@@ -65,6 +73,13 @@ fn passes(name: &[u8], whole_answer: bool) -> bool {
     !is_hop_by_hop(name) && !dropped(&STAMPED) && !dropped(&OVERRIDES) && !encoded
 }
 
+/// What says where a request comes from or how it came: anybody can write that. Who the client is, we say; the rest
+/// (X-Forwarded-Proto, X-Forwarded-Host) passes from a trusted proxy alone.
+fn speaks_of_the_way(name: &[u8], origin: Origin) -> bool {
+    let forwarded = fold(name).take(FORWARDED.len()).eq(FORWARDED.iter().copied());
+    (forwarded && !origin.proxied) || CLIENTS.iter().any(|other| same_header(other.as_bytes(), name))
+}
+
 /// The same name to a server that folds names into variables, where `-`, `_` and `.` become one character.
 fn same_header(lower: &[u8], name: &[u8]) -> bool {
     fold(lower).eq(fold(name))
@@ -72,6 +87,21 @@ fn same_header(lower: &[u8], name: &[u8]) -> bool {
 
 /// What is stamped here, or settled between the caller and us: `Expect` has been answered.
 const STAMPED: [&str; 5] = ["content-length", "expect", "traceparent", "tracestate", "x-correlation-id"];
+
+/// What begins like this was said by a proxy, or by somebody who pretends to be one.
+const FORWARDED: &[u8] = b"x-forwarded-";
+
+/// Headers by which proxies name the client, each of which some server believes.
+const CLIENTS: [&str; 8] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+];
 
 /// Headers by which some frameworks take another method or path than the request line's, which is the one that was
 /// checked.
@@ -103,7 +133,10 @@ mod tests {
         let correlation = CorrelationId::adopt_or_mint(request.head.fields.all("x-correlation-id"), &fresh());
         let fields = &request.head.fields;
         let trace = TraceContext::adopt_or_start(fields.all("traceparent"), fields.all("tracestate"), &fresh());
-        String::from_utf8(super::head(&request, &correlation, &trace, whole_answer).to_vec()).unwrap()
+        String::from_utf8(
+            super::head(&request, Origin::of([192, 0, 2, 1].into()), &correlation, &trace, whole_answer).to_vec(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -114,7 +147,7 @@ mod tests {
         let trace = format!("traceparent: 00-{}-{}-02\r\n", "aa".repeat(16), "bb".repeat(8));
         let expected = |encoding: &str| {
             format!(
-                "POST /a?b HTTP/1.1\r\nhOsT: pam\r\nX-B: 2\r\nX-A: 1\r\n{encoding}Content-Length: 2\r\nX-Correlation-ID: c-1\r\n{trace}\r\n"
+                "POST /a?b HTTP/1.1\r\nhOsT: pam\r\nX-B: 2\r\nX-A: 1\r\n{encoding}Content-Length: 2\r\nX-Forwarded-For: 192.0.2.1\r\nX-Correlation-ID: c-1\r\n{trace}\r\n"
             )
         };
         assert_eq!(forwarded(head, b"{}", false), expected("Accept-Encoding: gzip\r\n"));

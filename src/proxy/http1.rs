@@ -23,6 +23,8 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: &Peer, read: 
     let limits = *serve.limits();
     let mut wire = Wire { stream, read };
     let mut patience = limits.head_timeout;
+    let old = Instant::now() + limits.connection_age;
+    let mut served = 0;
     loop {
         let head = match wire.head(patience, &limits, &mut shutdown).await {
             Ok(Some(head)) => head,
@@ -40,6 +42,8 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: &Peer, read: 
             exchange.expects_continue = head.framing.expects_continue;
         }
         let (reply, record) = serve.serve(head, peer, &mut exchange).await;
+        served += 1;
+        go_on = go_on && served < limits.requests_per_connection && Instant::now() < old;
         // What is closed anyway is not waited for; the lingering close takes it off.
         go_on = go_on && !*shutdown.borrow() && exchange.drain().await;
         let written = wire.reply(reply, go_on, limits.write_timeout).await;

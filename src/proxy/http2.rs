@@ -9,7 +9,7 @@ use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_opt
 use pingora::protocols::{Digest, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
 use crate::fields::Fields;
@@ -26,9 +26,14 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: Peer, mut shu
         socket_digest: stream.get_socket_digest(),
     });
     let mut options = default_h2_options();
-    options.max_concurrent_streams(STREAMS).max_header_list_size(HEADER_LIST).max_send_buffer_size(SEND_BUFFER);
+    options.max_concurrent_streams(limits.streams).max_header_list_size(HEADER_LIST).max_send_buffer_size(SEND_BUFFER);
     let Ok(Ok(mut connection)) = timeout(limits.head_timeout, handshake(stream, Some(options))).await else { return };
     let open = watch::Sender::new(0_usize);
+    // Requests that may be under way, those included whose streams the caller has reset.
+    let most_open = limits.streams as usize * 2;
+    let old = Instant::now() + limits.connection_age;
+    let mut taken = 0_u32;
+    let mut taken_since_goodbye = 0;
     let mut rejected = 0;
     let mut stopping = false;
     // Not before its last request is done does a connection count as closed: a drain must wait for what the PAM executes,
@@ -43,6 +48,11 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: Peer, mut shu
                 continue;
             }
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
+            () = sleep_until(old), if !stopping => {
+                connection.graceful_shutdown();
+                stopping = true;
+                continue;
+            }
             () = idle(&open, if stopping { LAST_WORD } else { limits.idle_timeout }) => {
                 if stopping {
                     break;
@@ -54,11 +64,21 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: Peer, mut shu
             }
         };
         match accepted {
+            // A caller that does not hear that its connection ends, or does not want to.
+            Ok(Some(H2Accept::Session(_))) if taken_since_goodbye >= most_open => {
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            }
             // A caller that resets its streams is free to open others, while the PAM is still busy with the first ones.
-            Ok(Some(H2Accept::Session(_))) if *open.borrow() >= MOST_OPEN => {
+            Ok(Some(H2Accept::Session(_))) if *open.borrow() >= most_open => {
                 connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
             Ok(Some(H2Accept::Session(session))) => {
+                taken = taken.saturating_add(1);
+                taken_since_goodbye += usize::from(stopping);
+                if taken >= limits.requests_per_connection && !stopping {
+                    connection.graceful_shutdown();
+                    stopping = true;
+                }
                 let (serve, peer) = (Arc::clone(serve), Arc::clone(&peer));
                 let stream = OpenStream::count(&open);
                 tokio::spawn(async move {
@@ -213,12 +233,6 @@ impl Drop for OpenStream {
         self.0.send_modify(|open| *open -= 1);
     }
 }
-
-/// Requests side by side on one connection; each may hold a body.
-const STREAMS: u32 = 100;
-
-/// Requests of one connection that may be under way, those included whose streams the caller has reset.
-const MOST_OPEN: usize = 2 * STREAMS as usize;
 
 /// For how long a caller without open requests may take to leave once it has been told to.
 const LAST_WORD: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! Sockets: bound before anything is promised, accepted by pingora, drained before they are let go.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::secured::Secured;
+use super::turnstile::{Entered, Turnstile};
 use super::{Serve, http1, http2};
 use crate::request::Peer;
 use crate::tls::callers::CallerTls;
+use crate::tls::names::Names;
 
 /// A listening socket and the connections that came through it.
 pub struct Server {
@@ -52,7 +54,10 @@ impl Server {
         let mut sockets = Fds::new();
         sockets.add(name.clone(), listener.into_raw_fd());
         let sockets: ListenFds = Arc::new(sockets.into());
-        let mut service = Service::new(name.clone(), Front { serve, open: open.clone() });
+        let limits = serve.limits();
+        let of_one = Some(limits.connections_per_address as usize).filter(|&most| most > 0);
+        let turnstile = Turnstile::new(limits.connections as usize, of_one);
+        let mut service = Service::new(name.clone(), Front { serve, turnstile, open: open.clone() });
         // Heads and bodies have their own buffers here; a second pair would cost 64 KiB a connection.
         service.add_listener(ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::unbuffered()));
         let accepting = tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await });
@@ -80,17 +85,19 @@ impl Server {
 /// What stands at the door: finds out which protocol a connection speaks, under TLS where there is TLS.
 struct Front<S> {
     serve: Arc<S>,
+    turnstile: Arc<Turnstile>,
     open: watch::Sender<usize>,
 }
 
 #[async_trait]
 impl<S: Serve> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = Open::count(self);
+        let address = address(&stream)?;
+        let _open = Open::count(self, address)?;
         let mut stopping = shutdown.clone();
         let opened = tokio::select! {
             biased;
-            opened = self.open(stream) => opened,
+            opened = self.open(stream, address) => opened,
             // Nothing has been asked yet, so nothing is lost.
             _ = stopping.wait_for(|stop| *stop) => None,
         };
@@ -112,18 +119,18 @@ struct Opened {
 
 impl<S: Serve> Front<S> {
     /// What comes before the first request. `None` when there will be none.
-    async fn open(&self, stream: Stream) -> Option<Opened> {
+    async fn open(&self, stream: Stream, address: IpAddr) -> Option<Opened> {
         match self.serve.tls() {
-            Some(tls) => self.open_secured(&tls, stream).await,
-            None => self.open_plain(stream).await,
+            Some(tls) => self.open_secured(&tls, stream, address).await,
+            None => self.open_plain(stream, address).await,
         }
     }
 
     /// TLS settles which protocol it is.
-    async fn open_secured(&self, tls: &CallerTls, stream: Stream) -> Option<Opened> {
+    async fn open_secured(&self, tls: &CallerTls, stream: Stream, address: IpAddr) -> Option<Opened> {
         match Secured::accept(tls, stream, self.serve.limits().handshake_timeout).await {
             Ok(secured) => {
-                let peer = Peer { names: secured.names() };
+                let peer = Peer { address, names: secured.names() };
                 let protocol = if secured.speaks_http2() { Protocol::Http2 } else { Protocol::Http1(BytesMut::new()) };
                 Some(Opened { stream: Box::new(secured), peer, protocol })
             }
@@ -135,9 +142,9 @@ impl<S: Serve> Front<S> {
     }
 
     /// The first bytes do.
-    async fn open_plain(&self, mut stream: Stream) -> Option<Opened> {
+    async fn open_plain(&self, mut stream: Stream, address: IpAddr) -> Option<Opened> {
         let time = self.serve.limits().head_timeout;
-        let peer = Peer::default();
+        let peer = Peer { address, names: Names::default() };
         match timeout(time, first_bytes(&mut stream)).await.ok()?? {
             read if read.starts_with(PREFACE) => {
                 let mut tcp = stream.into_any().downcast::<Tcp>().ok()?;
@@ -150,21 +157,34 @@ impl<S: Serve> Front<S> {
 }
 
 /// Counts a connection as open while it lives.
-struct Open<'a, S: Serve>(&'a Front<S>);
+struct Open<'a, S: Serve> {
+    front: &'a Front<S>,
+    _entered: Entered,
+}
 
 impl<S: Serve> Open<'_, S> {
-    fn count(front: &Front<S>) -> Open<'_, S> {
+    /// `None` where there are too many, and the connection is to be closed before a byte of it is read.
+    fn count(front: &Front<S>, peer: IpAddr) -> Option<Open<'_, S>> {
+        let from = Some(peer).filter(|peer| !front.serve.carries_many(*peer));
+        let turned_away = |full| front.serve.turned_away(full);
+        let entered = front.turnstile.enter(from).map_err(turned_away).ok()?;
         front.open.send_modify(|open| *open += 1);
         front.serve.connected(1);
-        Open(front)
+        Some(Open { front, _entered: entered })
     }
 }
 
 impl<S: Serve> Drop for Open<'_, S> {
     fn drop(&mut self) {
-        self.0.serve.connected(-1);
-        self.0.open.send_modify(|open| *open -= 1);
+        self.front.serve.connected(-1);
+        self.front.open.send_modify(|open| *open -= 1);
     }
+}
+
+/// Where a connection comes from; `None` when it has gone already.
+fn address(stream: &Stream) -> Option<IpAddr> {
+    let digest = stream.get_socket_digest()?;
+    Some(digest.peer_addr()?.as_inet()?.ip().to_canonical())
 }
 
 enum Protocol {

@@ -7,27 +7,30 @@
 //! Each step leaves with a [`Denial`]; only a [`Permit`] leads to the PAM. The answer is in hand, and the token dead,
 //! before the first byte of it goes to the caller.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::certificates::Certificates;
 use super::memory::Memory;
-use super::{Body, BodyFault, HandshakeFault, Sent, Serve, forward};
+use super::{Body, BodyFault, Full, HandshakeFault, Sent, Serve, forward};
 use crate::admin::key::AdminKeys;
 use crate::config::{Limits, Settings};
 use crate::credential::password::Passwords;
 use crate::credential::replay::claims::Claims;
 use crate::credential::replay::{Replays, Ticket};
-use crate::denial::Denial;
+use crate::denial::{Denial, Disclosure};
 use crate::dialect::answer::{Effect, Ending};
 use crate::event::{Decision, Event};
 use crate::fields::Fields;
 use crate::gate::{Gate, Permit, Trail};
 use crate::log::{Log, timestamp};
 use crate::metrics::{Levels, Metrics};
-use crate::request::{Head, HeadFault, Method, Peer, Reply, ReplyBody, Request};
+use crate::origin::{Origin, TrustedProxies, Unreadable};
+use crate::request::{Head, HeadFault, Method, Peer, Reply, ReplyBody, Request, Whence};
 use crate::revocation::presumed::Presumed;
 use crate::revocation::sightings::Sightings;
 use crate::revocation::{Revocations, WhenAway};
@@ -41,7 +44,10 @@ pub struct Portcullis {
     gate: Gate,
     upstream: Upstream,
     certificates: Arc<Certificates>,
+    /// One for each request that may be with the PAM at the same time.
+    places: Arc<Semaphore>,
     memory: Memory,
+    trusted_proxies: TrustedProxies,
     limits: Limits,
     metrics: Metrics,
     log: Log,
@@ -53,6 +59,8 @@ pub struct Record {
     event: Event,
     start: Instant,
     unsettled: Option<Ticket>,
+    /// Given back when the reply has been sent.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// What happened to a request on its way, beside the reply.
@@ -65,6 +73,8 @@ struct Course<'g> {
     taught: bool,
     /// Settled once a streamed answer is complete.
     unsettled: Option<Ticket>,
+    /// Kept by a streamed answer, which is with the PAM until its last byte.
+    place: Option<OwnedSemaphorePermit>,
     own: Duration,
     upstream: Option<Duration>,
 }
@@ -106,12 +116,14 @@ impl Portcullis {
             },
             upstream,
             certificates,
+            places: Arc::new(Semaphore::new(settings.limits.in_flight as usize)),
             memory: Memory {
                 passwords: Passwords::new(threads),
                 replays,
                 revocations,
                 presumed: settings.revocation.learn.map(Presumed::new),
             },
+            trusted_proxies: settings.trusted_proxies,
             limits: settings.limits,
             log,
             admin_keys: settings.admin_keys,
@@ -147,7 +159,9 @@ impl Portcullis {
     pub fn exposition(&self) -> Vec<u8> {
         let revocations = &self.memory.revocations;
         let (live, revocation_capacity) = revocations.live();
+        let places = (self.limits.in_flight as usize).saturating_sub(self.places.available_permits());
         self.metrics.text(Levels {
+            upstream_in_flight: places as u64,
             revocations: live,
             revocation_capacity,
             presumed: self.memory.presumed.as_ref().map_or(0, Presumed::count),
@@ -213,7 +227,7 @@ impl Portcullis {
     async fn pass<'g>(
         &'g self,
         head: Head,
-        peer: &Peer,
+        whence: Whence<'_>,
         body: &mut impl Body,
         stamps: &mut Stamps,
         course: &mut Course<'g>,
@@ -224,18 +238,24 @@ impl Portcullis {
 
         let arrived = Instant::now();
         let ask = self.memory.asking();
-        let admitted = self.gate.admit(entry, &request, peer, SystemTime::now(), &mut course.trail, &ask).await;
+        let now = SystemTime::now();
+        let admitted = self.gate.admit(entry, &request, whence, now, &mut course.trail, &ask).await;
         if let Some(text) = &course.trail.correlation {
             stamps.adopt(text);
         }
         course.own = arrived.elapsed().saturating_sub(ask.waited());
         let permit = admitted?;
+        // Last: a place is nothing that those who prove nothing could take away from others.
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Denial::InFlightFull)?;
 
         course.forwarded = true;
         course.settled = permit.settled;
         let asked = Instant::now();
-        let answer = self.ask_pam(&request, stamps, &permit).await;
+        let answer = self.ask_pam(&request, whence.origin, stamps, &permit).await;
         course.upstream = Some(asked.elapsed());
+        // What is held whole has left the PAM: how fast its caller takes it is nothing to wait for.
+        let streams = answer.as_ref().is_ok_and(|answer| matches!(answer.body, AnswerBody::Stream(_)));
+        course.place = streams.then_some(place);
 
         let answered = Instant::now();
         let reply = self.conclude(&request, answer?, permit, stamps, course).await;
@@ -244,9 +264,15 @@ impl Portcullis {
     }
 
     /// The exchange with the PAM. Taking the permit by reference is the point: there is no other way to the upstream.
-    async fn ask_pam(&self, request: &Request, stamps: &Stamps, permit: &Permit<'_>) -> Result<Answer, Denial> {
+    async fn ask_pam(
+        &self,
+        request: &Request,
+        origin: Origin,
+        stamps: &Stamps,
+        permit: &Permit<'_>,
+    ) -> Result<Answer, Denial> {
         let must_hold = permit.ends.is_some();
-        let head = forward::head(request, &stamps.correlation, &stamps.trace, must_hold);
+        let head = forward::head(request, origin, &stamps.correlation, &stamps.trace, must_hold);
         let manner = Manner { head_request: request.head.method == Method::Head, must_hold };
         let exchanged = self.upstream.exchange(head, request.body.clone(), manner).await;
         exchanged.map_err(|failure| match failure.sent {
@@ -317,10 +343,13 @@ impl Portcullis {
     fn refuse(&self, denial: Denial, stamps: &Stamps, head_request: bool) -> Reply {
         let request_id = stamps.correlation.uuid(&stamps.fresh);
         let (status, body) = self.gate.dialect.replies.render(denial.disclosure(), request_id, &stamps.correlation);
-        let fields = vec![
+        let mut fields = vec![
             (Bytes::from_static(b"Content-Type"), self.gate.dialect.replies.content_type.clone()),
             forward::correlation_field(&stamps.correlation),
         ];
+        if denial.disclosure() == Disclosure::Unavailable {
+            fields.push((Bytes::from_static(b"Retry-After"), Bytes::from_static(RETRY_AFTER)));
+        }
         Reply { status, fields, body: if head_request { ReplyBody::None } else { ReplyBody::Whole(body) } }
     }
 
@@ -346,6 +375,7 @@ impl Portcullis {
             caller: caller.map_or_else(|| "none".into(), |caller| caller.name.clone()),
             key_id: key.map(|key| key.id.clone()),
             route: course.trail.route.map_or_else(|| "none".into(), |route| route.name.clone()),
+            client: stamps.client,
             method,
             status,
             denial,
@@ -360,7 +390,7 @@ impl Portcullis {
             upstream: course.upstream,
             delivered: true,
         };
-        Record { event, start, unsettled: course.unsettled }
+        Record { event, start, unsettled: course.unsettled, _place: course.place }
     }
 }
 
@@ -375,12 +405,21 @@ impl Serve for Portcullis {
     ) -> (Reply, Record) {
         self.metrics.in_flight.inc();
         let start = Instant::now();
-        let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields));
         let mut course = Course::default();
+        let origin = match &head {
+            Ok(head) => self.trusted_proxies.origin(peer.address, &head.fields),
+            Err(_) => Ok(Origin::of(peer.address)),
+        };
+        let client = origin.map_or(peer.address, |origin| origin.client);
+        let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields), client);
         let method = head.as_ref().map_or("none", |head| head.method.as_str());
-        let passed = match head {
-            Ok(head) => self.pass(head, peer, body, &mut stamps, &mut course).await,
-            Err(fault) => Err(Denial::Head(fault)),
+        let passed = match (head, origin) {
+            (Ok(head), Ok(origin)) => {
+                let whence = Whence { origin, names: &peer.names };
+                self.pass(head, whence, body, &mut stamps, &mut course).await
+            }
+            (Ok(_), Err(Unreadable)) => Err(Denial::ForwardedMalformed),
+            (Err(fault), _) => Err(Denial::Head(fault)),
         };
         let (reply, denial) = match passed {
             Ok(reply) => (reply, None),
@@ -413,20 +452,29 @@ impl Serve for Portcullis {
         self.metrics.handshakes_failed.with_label_values(&[fault.as_str()]).inc();
     }
 
+    fn carries_many(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.contain(peer)
+    }
+
+    fn turned_away(&self, full: Full) {
+        self.metrics.turned_away(full.as_str());
+    }
+
     fn limits(&self) -> &Limits {
         &self.limits
     }
 }
 
-/// The identifiers of one request.
+/// The identifiers of one request, and where it comes from.
 struct Stamps {
+    client: IpAddr,
     fresh: Fresh,
     correlation: CorrelationId,
     trace: TraceContext,
 }
 
 impl Stamps {
-    fn new(fields: &Fields) -> Stamps {
+    fn new(fields: &Fields, client: IpAddr) -> Stamps {
         // From the thread's CSPRNG: ids that could be guessed could be forged into other people's traces.
         let (trace_id, parent_id, random): ([u8; 16], [u8; 8], [u8; 10]) = rand::random();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -434,6 +482,7 @@ impl Stamps {
         let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
         let fresh = Fresh { trace_id, parent_id, uuid };
         Stamps {
+            client,
             correlation: CorrelationId::adopt_or_mint(fields.all("x-correlation-id"), &fresh),
             trace: TraceContext::adopt_or_start(fields.all("traceparent"), fields.all("tracestate"), &fresh),
             fresh,
@@ -457,3 +506,7 @@ impl From<BodyFault> for Denial {
         }
     }
 }
+
+/// Seconds after which a call that was not forwarded may be tried again (RFC 9110 §10.2.3): what stands in its way passes
+/// within moments or not soon, and the header knows nothing finer.
+const RETRY_AFTER: &[u8] = b"1";

@@ -147,6 +147,7 @@ async fn every_request_is_counted_by_route_caller_and_status_and_by_what_was_dec
         (r#"portcullis_admin_calls_total{call="revoke",outcome="done"}"#, 0.0),
         ("portcullis_revocations_capacity", 17.0),
         ("portcullis_requests_in_flight", 0.0),
+        ("portcullis_upstream_in_flight", 0.0),
         ("portcullis_connections", 0.0),
         ("portcullis_log_lines_dropped", 0.0),
         ("portcullis_replays_remembered", 0.0),
@@ -294,6 +295,7 @@ async fn each_request_has_one_line_that_says_what_became_of_it() {
     assert_eq!(lines.len(), 6);
     let common = [
         "caller",
+        "client.address",
         "correlation_id",
         "decision",
         "dialect",

@@ -32,7 +32,8 @@ async fn header_order_and_spelling_reach_the_pam_as_they_were() {
     let head = world.pam.only_request().head;
     let expected = format!(
         "GET {SESSION} HTTP/1.1\r\nHost: pam.example\r\nAuthorization: Bearer {}\r\nX-Player-Token: {}\r\nx-B: 1\r\n\
-         X-a: 2\r\nx-b: 3\r\nX-Empty: \r\nAccept-Encoding: gzip\r\nUser-Agent: a  b\tc\r\nX-Correlation-ID: ",
+         X-a: 2\r\nx-b: 3\r\nX-Empty: \r\nAccept-Encoding: gzip\r\nUser-Agent: a  b\tc\r\n\
+         X-Forwarded-For: 127.0.0.1\r\nX-Correlation-ID: ",
         valkyrie::KEY,
         valkyrie::TOKEN
     );
@@ -308,13 +309,13 @@ async fn an_answer_that_may_end_a_token_is_never_streamed() {
 // ---- a PAM that fails, in the words of every family ----
 
 /// A call of a family, and what the family says to 502, 503 and 504.
-struct Family {
-    config: &'static str,
-    call: Request,
-    says: fn(u16, &Value),
+pub struct Family {
+    pub config: &'static str,
+    pub call: Request,
+    pub says: fn(u16, &Value),
 }
 
-fn families() -> [Family; 3] {
+pub fn families() -> [Family; 3] {
     let deposit = r#"{"transactionType":"DEPOSIT"}"#;
     [
         Family {
@@ -344,7 +345,7 @@ fn families() -> [Family; 3] {
     ]
 }
 
-fn assert_failed(reply: &Reply, status: u16, says: fn(u16, &Value), what: &str) {
+pub fn assert_failed(reply: &Reply, status: u16, says: fn(u16, &Value), what: &str) {
     assert_eq!(reply.status, status, "{what}");
     says(status, &reply.json());
     assert_eq!(reply.values("Content-Length"), [reply.body.len().to_string()], "{what}");
@@ -362,7 +363,9 @@ async fn a_pam_that_is_down_is_503_and_served_again_as_soon_as_it_is_back() {
         let address = down.local_addr().unwrap();
         let world = World::with_pam(config, &[], elsewhere(address).await).await;
         assert_failed(&world.send(&call).await, 503, says, config);
-        assert_failed(&world.send_h2(&call).await, 503, says, config);
+        let refused = world.send_h2(&call).await;
+        assert_failed(&refused, 503, says, config);
+        assert_eq!(refused.values("Retry-After"), ["1"], "{config}");
         let pam = Script::then_close("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").over(down.listen(16).unwrap());
         // The same signed message: since nothing reached the PAM, nothing was used up.
         assert_eq!(world.send(&call).await.status, 200, "{config}");

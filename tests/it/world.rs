@@ -528,6 +528,13 @@ impl Connection {
     pub async fn to(address: SocketAddr) -> Connection {
         Connection::over(TcpStream::connect(address).await.unwrap())
     }
+
+    /// From a local address of the test's choice.
+    pub async fn between(local: SocketAddr, address: SocketAddr) -> Connection {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(local).unwrap();
+        Connection { stream: socket.connect(address).await.unwrap(), read: Vec::new() }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {

@@ -1,0 +1,144 @@
+//! How many connections may be open, in all and from one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Counts connections in and out.
+pub struct Turnstile {
+    most: usize,
+    /// `None` where one address may have all of them.
+    most_of_one: Option<usize>,
+    inside: Mutex<Inside>,
+}
+
+/// Which bound a connection would have crossed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The one on all connections.
+    All,
+    /// The one on those from one address.
+    Address,
+}
+
+/// Counts a connection as open while it lives.
+pub struct Entered {
+    turnstile: Arc<Turnstile>,
+    from: Option<IpAddr>,
+}
+
+#[derive(Default)]
+struct Inside {
+    all: usize,
+    /// Only addresses that have a connection, and only where there is a bound on them.
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Turnstile {
+    /// For at most `most` connections, at most `most_of_one` of them from one address.
+    pub fn new(most: usize, most_of_one: Option<usize>) -> Arc<Turnstile> {
+        Arc::new(Turnstile { most, most_of_one, inside: Mutex::default() })
+    }
+
+    /// Lets a connection in. `None` instead of an address counts against the bound on all alone.
+    pub fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> Result<Entered, Full> {
+        let from = from.filter(|_| self.most_of_one.is_some()).map(neighbourhood);
+        let mut inside = self.inside();
+        if inside.all >= self.most {
+            return Err(Full::All);
+        }
+        if let (Some(most), Some(from)) = (self.most_of_one, from) {
+            let open = inside.by_address.entry(from).or_default();
+            if *open >= most {
+                return Err(Full::Address);
+            }
+            *open += 1;
+        }
+        inside.all += 1;
+        Ok(Entered { turnstile: Arc::clone(self), from })
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        // Two counts that change under one lock are never half changed, so a panic elsewhere spoils nothing.
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut inside = self.turnstile.inside();
+        inside.all -= 1;
+        if let Some(from) = self.from
+            && let Some(open) = inside.by_address.get_mut(&from)
+        {
+            *open -= 1;
+            if *open == 0 {
+                inside.by_address.remove(&from);
+            }
+        }
+    }
+}
+
+impl Full {
+    /// Every bound there is.
+    pub const ALL: [Full; 2] = [Full::All, Full::Address];
+
+    /// One word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Full::All => "connections",
+            Full::Address => "connections_per_address",
+        }
+    }
+}
+
+/// What counts as one address: an IPv6 host has a whole /64 to choose from.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(turnstile: &Arc<Turnstile>, from: &str) -> Result<Entered, Full> {
+        turnstile.enter(Some(from.parse().unwrap()))
+    }
+
+    #[test]
+    fn who_leaves_makes_room_and_leaves_nothing_behind() {
+        let turnstile = Turnstile::new(2, Some(1));
+        for _ in 0..3 {
+            let one = enter(&turnstile, "10.0.0.1").ok();
+            assert_eq!(enter(&turnstile, "10.0.0.1").err(), Some(Full::Address));
+            let other = enter(&turnstile, "10.0.0.2").ok();
+            assert_eq!(enter(&turnstile, "10.0.0.3").err(), Some(Full::All));
+            drop((one, other));
+        }
+        let inside = turnstile.inside();
+        assert_eq!((inside.all, inside.by_address.len()), (0, 0));
+    }
+
+    #[test]
+    fn one_network_of_ipv6_counts_as_one_address_and_so_do_both_spellings_of_ipv4() {
+        let turnstile = Turnstile::new(9, Some(1));
+        let _one = enter(&turnstile, "2001:db8::1").ok();
+        assert_eq!(enter(&turnstile, "2001:db8::ffff:2").err(), Some(Full::Address));
+        assert!(enter(&turnstile, "2001:db8:0:1::1").is_ok());
+        let _four = enter(&turnstile, "10.0.0.1").ok();
+        assert_eq!(enter(&turnstile, "::ffff:10.0.0.1").err(), Some(Full::Address));
+    }
+
+    #[test]
+    fn without_a_bound_on_addresses_or_without_an_address_only_all_are_counted() {
+        let turnstile = Turnstile::new(2, None);
+        let _all = [enter(&turnstile, "10.0.0.1").ok(), enter(&turnstile, "10.0.0.1").ok()];
+        assert_eq!(enter(&turnstile, "10.0.0.1").err(), Some(Full::All));
+        let turnstile = Turnstile::new(2, Some(1));
+        let _all = [turnstile.enter(None).ok(), turnstile.enter(None).ok()];
+        assert_eq!(turnstile.enter(None).err(), Some(Full::All));
+    }
+}
