@@ -194,13 +194,29 @@ impl Revocations {
 
     /// Is this token alive? `text` is the token itself.
     pub async fn standing(&self, token: &TokenDigest, text: &[u8]) -> Result<Standing, Denial> {
+        // Asked before the look-up: what was out of date then is not made fresh by news that come a moment later.
+        let known = self.shared.as_ref().map(|shared| (shared.feed.is_synced(), shared.feed.is_current()));
         if self.refuses(token, text) {
             return Ok(Standing::Ended);
         }
-        if let Some(shared) = &self.shared {
-            shared.freshen().await?;
-            if shared.consistency == Consistency::Ask && self.refuses(token, text) {
-                return Ok(Standing::Ended);
+        if let (Some(shared), Some((was_synced, was_current))) = (&self.shared, known) {
+            if !was_synced {
+                // Whoever has never read the log knows nothing, and no rule can make that enough.
+                return Err(Denial::StoreAway);
+            }
+            let fresh = match shared.consistency {
+                Consistency::Follow => was_current,
+                Consistency::Ask => {
+                    let caught_up = shared.feed.catch_up().await.is_ok();
+                    if self.refuses(token, text) {
+                        return Ok(Standing::Ended);
+                    }
+                    caught_up
+                }
+            };
+            match shared.check {
+                WhenAway::Refuse if !fresh => return Err(Denial::StoreAway),
+                WhenAway::Refuse | WhenAway::Local => {}
             }
         }
         Ok(Standing::Alive)
@@ -292,24 +308,6 @@ impl Revocations {
         };
         let (written, published) = tokio::join!(written, published);
         written.and(published)
-    }
-}
-
-impl Shared {
-    /// Makes sure that a check may rely on what is known here.
-    async fn freshen(&self) -> Result<(), Denial> {
-        if !self.feed.is_synced() {
-            // Whoever has never read the log knows nothing, and no rule can make that enough.
-            return Err(Denial::StoreAway);
-        }
-        let fresh = match self.consistency {
-            Consistency::Follow => self.feed.is_current(),
-            Consistency::Ask => self.feed.catch_up().await.is_ok(),
-        };
-        match self.check {
-            WhenAway::Refuse if !fresh => Err(Denial::StoreAway),
-            WhenAway::Refuse | WhenAway::Local => Ok(()),
-        }
     }
 }
 

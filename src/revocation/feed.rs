@@ -343,7 +343,7 @@ impl Shared {
             }
             pause = match (cut, following) {
                 (true, _) => SHORTEST_PAUSE,
-                (false, true) => (pause * 2).min(LONGEST_PAUSE / 10),
+                (false, true) => (pause * 2).min(LONGEST_PAUSE / 5),
                 (false, false) => (pause * 2).min(LONGEST_PAUSE),
             };
             sleep(pause).await;
@@ -824,7 +824,7 @@ const PROBED_EVERY: Duration = Duration::from_secs(1);
 /// Between two attempts to connect, or to publish what was refused.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
 
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Entries read at once.
 const AT_ONCE: usize = 4096;

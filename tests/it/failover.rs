@@ -11,7 +11,7 @@ use tokio::time::{interval, timeout};
 use crate::redis_server::{Cluster, RedisServer, Watched};
 use crate::relay::Relay;
 use crate::sharing::{debit, ready, terminate, terminating_pam, until_status};
-use crate::world::{Connection, PATIENCE, World};
+use crate::world::{Connection, PATIENCE, World, breath};
 
 /// Tokens that are ended one after the other while something happens.
 pub struct Load {
@@ -76,7 +76,11 @@ pub async fn assert_dead(worlds: &[&World], tokens: &[String]) {
     for world in worlds {
         let mut connection = world.connect().await;
         for token in tokens {
-            let dead = async { while connection.send(&debit(token)).await.status != 401 {} };
+            let dead = async {
+                while connection.send(&debit(token)).await.status != 401 {
+                    breath().await;
+                }
+            };
             timeout(PATIENCE, dead).await.unwrap_or_else(|_| panic!("{token} of {} lives", tokens.len()));
         }
         for number in 0..20 {
@@ -126,7 +130,11 @@ pub async fn settled(worlds: &[&World]) {
 }
 
 pub async fn resynced(world: &World) {
-    let resynced = async { while world.metric("portcullis_revocation_resyncs").await == 0.0 {} };
+    let resynced = async {
+        while world.metric("portcullis_revocation_resyncs").await == 0.0 {
+            breath().await;
+        }
+    };
     timeout(PATIENCE, resynced).await.expect("nobody noticed that the log has lost entries");
 }
 

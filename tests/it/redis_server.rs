@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use tokio::time::timeout;
 
-use crate::world::{Folder, PATIENCE};
+use crate::world::{Folder, PATIENCE, breath};
 
 /// One `redis-server` process, which can be stopped, killed and started again on the same port and data.
 pub struct RedisServer {
@@ -90,7 +90,7 @@ impl RedisServer {
     pub async fn until(&self, arguments: &[&str], text: &str) {
         let said = async {
             while !self.cli(arguments).contains(text) {
-                tokio::task::yield_now().await;
+                breath().await;
             }
         };
         timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("{arguments:?} never said {text}"));
@@ -104,7 +104,7 @@ impl RedisServer {
         };
         let followed = async {
             while offset(self, "master_repl_offset:") != offset(replica, "slave_repl_offset:") {
-                tokio::task::yield_now().await;
+                breath().await;
             }
         };
         timeout(PATIENCE, followed).await.expect("the replica does not follow");
@@ -125,7 +125,11 @@ impl RedisServer {
 
     async fn answers(&self) {
         // Whoever demands a password or TLS answers as well, only not PONG.
-        let up = async { while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {} };
+        let up = async {
+            while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+                breath().await;
+            }
+        };
         timeout(PATIENCE, up).await.expect("the server does not listen");
     }
 }
@@ -158,7 +162,7 @@ impl Watched {
             // The others vote and never stand: candidates that begin at the same time take turns for seconds.
             let quorum = if number == 0 { 2 } else { 4 };
             let monitor = format!("sentinel monitor mymaster 127.0.0.1 {} {quorum}", servers[0].port);
-            let times = "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 3000";
+            let times = "sentinel down-after-milliseconds mymaster 700\nsentinel failover-timeout mymaster 3000";
             let config = folder.write("sentinel.conf", &format!("bind 127.0.0.1\nport {port}\n{monitor}\n{times}\n"));
             sentinels.push(RedisServer::of("redis-sentinel", port, folder, vec![config]).await);
         }
@@ -193,7 +197,7 @@ impl Cluster {
         let mut buses = Vec::new();
         for number in 0..4 {
             let bus = free_port().to_string();
-            let own = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "700"];
+            let own = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "500"];
             let lenient = ["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"];
             let options = [own.as_slice(), &lenient, options].concat();
             nodes.push(RedisServer::start(&format!("{name}-{number}"), &options).await);

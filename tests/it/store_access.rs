@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::failover::{assert_dead, end_all, settled};
 use crate::redis_server::{Cluster, RedisServer, Watched, free_port};
 use crate::sharing::{debit, ready, terminate, terminating_pam};
-use crate::world::{Folder, PATIENCE, World, root};
+use crate::world::{Folder, PATIENCE, World, breath, root};
 
 const PASSWORD: &str = "canary-store-password";
 
@@ -116,7 +116,7 @@ async fn assert_kept_out(set: &[String], why: &str) {
     assert!(!world.portcullis.is_ready(), "{why}");
     let away = async {
         while !world.log_text().contains("revocation_store_away") {
-            tokio::task::yield_now().await;
+            breath().await;
         }
     };
     tokio::time::timeout(PATIENCE, away).await.unwrap_or_else(|_| panic!("it does not say that {why}"));
@@ -267,15 +267,17 @@ async fn a_wrong_password_is_told_and_never_shown() {
 async fn the_user_gets_on_behind_sentinels_and_in_a_cluster_too() {
     let [always, sentinels, cluster, _] = rights();
     let folder = Folder::new("acl-topologies");
-    let store = Watched::start("acl-sentinel", 0, &[]).await;
-    let set = [&store.set()[..], &login(&folder, PASSWORD)].concat();
-    admit(&store.servers[0], &[&always]);
-    assert_kept_out(&set, "role").await;
-    admit(&store.servers[0], &[&always, &sentinels]);
-    assert_shared(&set).await;
-
-    let store = Cluster::start("acl-cluster", &[]).await;
-    let set = [&store.set()[..], &login(&folder, PASSWORD)].concat();
+    let login = login(&folder, PASSWORD);
+    let watched = async {
+        let store = Watched::start("acl-sentinel", 0, &[]).await;
+        let set = [&store.set()[..], &login].concat();
+        admit(&store.servers[0], &[&always]);
+        assert_kept_out(&set, "role").await;
+        admit(&store.servers[0], &[&always, &sentinels]);
+        assert_shared(&set).await;
+    };
+    let (store, ()) = tokio::join!(Cluster::start("acl-cluster", &[]), watched);
+    let set = [&store.set()[..], &login].concat();
     for node in &store.nodes {
         admit(node, &[&always, &cluster]);
     }

@@ -14,7 +14,7 @@ use crate::failover::{Load, assert_dead, end_all, settled, swift, until_last};
 use crate::redis_server::RedisServer;
 use crate::relay::Relay;
 use crate::sharing::{TERMINATED, debit, terminate, terminating_pam};
-use crate::world::{Folder, PATIENCE, World, answer, load};
+use crate::world::{Folder, PATIENCE, World, answer, breath, load};
 
 const LOG: &str = "{portcullis}:log";
 const KEY: &str = "{portcullis}:key";
@@ -29,7 +29,7 @@ async fn whys(world: World) -> Vec<String> {
 async fn until_told(world: &World, event: &str) {
     let told = async {
         while !world.log_text().contains(event) {
-            tokio::task::yield_now().await;
+            breath().await;
         }
     };
     timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("{event} was never told"));
@@ -39,7 +39,7 @@ async fn until_told(world: &World, event: &str) {
 #[tokio::test]
 async fn a_store_that_takes_nothing_is_still_read_and_what_would_end_a_token_is_refused() {
     // Full, or with fewer replicas than it must have.
-    for (name, setting, word) in [("full", "maxmemory", "OOM"), ("few", "min-replicas-to-write", "NOREPLICAS")] {
+    let taking_nothing = async |name: &str, setting: &str, word: &str| {
         let store = RedisServer::start(name, &[]).await;
         let strict = "revocation.on_outage={ check = \"refuse\", retire = \"refuse\" }".to_owned();
         let (one, other) = (swift(&[store.set(), strict]).await, swift(&[store.set()]).await);
@@ -74,7 +74,9 @@ async fn a_store_that_takes_nothing_is_still_read_and_what_would_end_a_token_is_
         for whys in [whys(one).await, whys(other).await] {
             assert!(whys.len() == 1 && whys[0].contains(word), "{whys:?}");
         }
-    }
+    };
+    let full = taking_nothing("full", "maxmemory", "OOM");
+    tokio::join!(full, taking_nothing("few", "min-replicas-to-write", "NOREPLICAS"));
 }
 
 #[tokio::test]
@@ -207,8 +209,8 @@ async fn a_network_that_cuts_connections_anywhere_loses_nothing_that_was_release
     }
     let load = Load::start(&[&one, &other]);
     let often = async {
-        while road.connections() < 40 || lane.connections() < 40 {
-            tokio::task::yield_now().await;
+        while road.connections() < 24 || lane.connections() < 24 {
+            breath().await;
         }
     };
     timeout(PATIENCE, often).await.expect("nothing is cut");
@@ -226,27 +228,29 @@ async fn a_network_that_cuts_connections_anywhere_loses_nothing_that_was_release
 #[tokio::test]
 async fn a_store_that_hangs_anywhere_is_away_and_comes_back() {
     let store = RedisServer::start("still", &[]).await;
-    let relay = Relay::to(store.port).await;
     let other = swift(&[store.set()]).await;
-    let one = swift(&[relay.set()]).await;
-    let mut tokens = end_all(&one, "before", 3).await;
     // In what is said before the first command, between commands, within an entry, and while all is well.
-    for bytes in [0, 150, 400, usize::MAX] {
-        relay.still_after(if bytes == usize::MAX { 0 } else { bytes });
-        if bytes != usize::MAX {
+    let hanging = async |bytes: Option<usize>| {
+        let relay = Relay::to(store.port).await;
+        let world = swift(&[relay.set()]).await;
+        let name = format!("after-{}", bytes.unwrap_or_default());
+        let mut tokens = end_all(&world, &format!("before-{name}"), 3).await;
+        relay.still_after(bytes.unwrap_or_default());
+        if bytes.is_some() {
             relay.cut();
         }
-        one.until("portcullis_revocation_store_away", 1.0).await;
-        assert_eq!(one.send(&terminate("refused")).await.status, 503, "{bytes}");
-        tokens.extend(end_all(&other, &format!("meanwhile-{bytes}"), 1).await);
+        world.until("portcullis_revocation_store_away", 1.0).await;
+        assert_eq!(world.send(&terminate("refused")).await.status, 503, "{bytes:?}");
+        tokens.extend(end_all(&other, &format!("meanwhile-{name}"), 1).await);
         relay.fair();
         relay.cut();
-        one.until("portcullis_revocation_store_away", 0.0).await;
-        tokens.extend(end_all(&one, &format!("after-{bytes}"), 1).await);
-    }
-    settled(&[&one, &other]).await;
-    assert_dead(&[&one, &other], &tokens).await;
-    assert_eq!(one.metric("portcullis_revocation_resyncs").await, 0.0);
+        world.until("portcullis_revocation_store_away", 0.0).await;
+        tokens.extend(end_all(&world, &name, 1).await);
+        settled(&[&world, &other]).await;
+        assert_dead(&[&world, &other], &tokens).await;
+        assert_eq!(world.metric("portcullis_revocation_resyncs").await, 0.0);
+    };
+    tokio::join!(hanging(None), hanging(Some(0)), hanging(Some(40)), hanging(Some(150)), hanging(Some(400)));
 }
 
 // threat: F1
@@ -257,18 +261,18 @@ async fn a_replica_that_was_halted_lets_nothing_through_before_it_has_caught_up(
     let pam = terminating_pam().await;
     let set = store.set();
     let refuse = "revocation.on_outage={ check = \"refuse\", retire = \"refuse\" }";
+    let more = ["--set", &set, "--set", refuse, "--set", "revocation.redis.timeout=100ms"];
     // What is known counts as fresh for two heartbeats of 250 ms and this.
     let fresh = Duration::from_millis(600);
-    let more = ["--set", &set, "--set", refuse, "--set", "revocation.redis.timeout=100ms"];
-    let halted = Running::start("config/wallet.toml", &pam.address.to_string(), &more);
-    let passes = async { while halted.send(&debit("alive")).await != 200 {} };
-    timeout(PATIENCE, passes).await.expect("it was never ready");
-    for round in 0..3 {
+    let halting = async |name: &str| {
+        let halted = Running::start("config/wallet.toml", &pam.address.to_string(), &more);
+        let passes = async { while halted.send(&debit("alive")).await != 200 {} };
+        timeout(PATIENCE, passes).await.expect("it was never ready");
         halted.signal("STOP");
         let since = Instant::now();
         let mut ended = Vec::new();
         while since.elapsed() <= fresh {
-            ended.extend(end_all(&other, &format!("round-{round}-{}", ended.len()), 1).await);
+            ended.extend(end_all(&other, &format!("{name}-{}", ended.len()), 1).await);
         }
         halted.signal("CONT");
         // With `check = "local"` the first of these may pass: what a process knows when it goes on is what it knew when it
@@ -283,7 +287,8 @@ async fn a_replica_that_was_halted_lets_nothing_through_before_it_has_caught_up(
         assert!(seen.iter().all(|status| [401, 503].contains(status)), "{seen:?}");
         let passes = async { while halted.send(&debit("alive")).await != 200 {} };
         timeout(PATIENCE, passes).await.expect("it did not come back");
-    }
+    };
+    tokio::join!(halting("one"), halting("two"), halting("three"), halting("four"));
 }
 
 /// A replica without its proxy, whose operator can also take back an end.
@@ -323,7 +328,7 @@ impl Replica {
     async fn until(&self, token: &str, standing: Standing) {
         let reached = async {
             while self.standing(token).await != standing {
-                tokio::task::yield_now().await;
+                breath().await;
             }
         };
         timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{token} did not become {standing:?}"));
@@ -333,7 +338,7 @@ impl Replica {
     async fn settled(&self, others: &[&Replica]) {
         let settled = async {
             while self.revocations.sharing().unwrap().unpublished != 0 || self.revocations.sharing().unwrap().away {
-                tokio::task::yield_now().await;
+                breath().await;
             }
         };
         timeout(PATIENCE, settled).await.expect("it has still something to say");
@@ -453,7 +458,7 @@ async fn a_log_that_lost_a_pardon_or_the_end_after_it_is_told_both_again() {
     for replica in [&one, &other] {
         let noticed = async {
             while replica.revocations.sharing().unwrap().resyncs == 0 {
-                tokio::task::yield_now().await;
+                breath().await;
             }
         };
         timeout(PATIENCE, noticed).await.expect("nobody noticed");
@@ -521,7 +526,7 @@ async fn keys_of_replicas_that_began_apart_are_told_again_when_the_log_has_lost_
     store.cli(&["DEL", LOG]);
     let noticed = async {
         while other.revocations.sharing().unwrap().resyncs == 0 {
-            tokio::task::yield_now().await;
+            breath().await;
         }
     };
     timeout(PATIENCE, noticed).await.expect("nobody noticed");

@@ -30,6 +30,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 /// No event in a test takes this long unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between two looks at what cannot be awaited: whoever looks without a pause takes the processor from what it waits for.
+pub async fn breath() {
+    tokio::time::sleep(Duration::from_millis(3)).await;
+}
+
 /// A Portcullis, its PAM and its log.
 pub struct World {
     pub address: SocketAddr,
@@ -165,7 +170,11 @@ impl World {
 
     /// Waits until a metric has a value.
     pub async fn until(&self, metric: &str, value: f64) {
-        let reached = async { while self.metric(metric).await != value {} };
+        let reached = async {
+            while self.metric(metric).await != value {
+                breath().await;
+            }
+        };
         timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{metric} did not become {value}"));
     }
 
