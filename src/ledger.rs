@@ -252,8 +252,9 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Small enough that sweeping or growing one is over in some microseconds with a million entries in all.
-const TABLES: u64 = 1024;
+/// So many that sweeping or growing one is over in some microseconds with a million entries in all, which then fill them
+/// well.
+const TABLES: u64 = 1280;
 
 /// How long an entry whose time is over may lie about in a table that is written to.
 const SWEPT_EVERY: Duration = Duration::from_secs(10);

@@ -59,6 +59,8 @@ pub struct Opened {
 struct Entry {
     token: TokenDigest,
     kept: Kept,
+    /// The second since 1970 in which it was made.
+    made: u64,
     written: oneshot::Sender<()>,
 }
 
@@ -81,11 +83,17 @@ impl Journal {
         let path = folder.join(STORE);
         let fresh = !path.exists();
         let key = key(folder, fresh.then_some(new_key))?;
+        let unfinished = folder.join(UNFINISHED_STORE);
+        if fresh {
+            make(&unfinished, &path)?;
+        }
+        // A second name of the store by now, or what was left of an attempt to make one.
+        let _ = fs::remove_file(&unfinished);
         let disk = opened(&path)?;
         let contents = disk.contents();
         if contents.damaged {
             return Err(format!(
-                "the journal {} is damaged: {}; nothing was changed; restore it from a copy, or set \
+                "the journal {} is damaged: {}; no record was changed; restore it from a copy, or set \
                  revocation.on_damage = \"salvage\" to go on with what can be read",
                 path.display(),
                 contents.loss()
@@ -125,7 +133,8 @@ impl Journal {
         let half = folder.join(HALF_STORE);
         let _ = fs::remove_file(&half);
         let disk = Disk::open(&half).map_err(|store| fault(&store))?;
-        disk.commit(contents.distinct().iter().map(|(token, kept)| (token, *kept))).map_err(|store| fault(&store))?;
+        disk.commit(contents.distinct().iter().map(|(token, kept)| (token, *kept, seconds)))
+            .map_err(|store| fault(&store))?;
         drop(disk);
         fs::hard_link(&path, &aside).and_then(|()| fs::rename(&half, &path)).map_err(|io| fault(&io))?;
         Ok(Some(format!("{}; the damaged file is kept as {}", contents.loss(), aside.display())))
@@ -136,15 +145,19 @@ impl Journal {
     /// If the disk does not take it in time, the record stays queued and is written as soon as the disk does.
     pub async fn append(&self, record: Record, now: SystemTime) -> Result<(), Denial> {
         let since = now.duration_since(UNIX_EPOCH).map_err(|_| Denial::Internal)?;
-        let (grace, ended) = match record.fate {
-            Fate::Ended { grace } => (grace, true),
-            Fate::Pardoned => (Duration::ZERO, false),
+        let (from_ms, ended) = match record.fate {
+            // Without a grace it is from ever: a clock that was ahead when this was written must not grant one.
+            Fate::Ended { grace } if grace.is_zero() => (0, true),
+            Fate::Ended { grace } => (millis(since + grace), true),
+            Fate::Pardoned => (0, false),
         };
         let until = (since + record.left).as_secs().saturating_add(1);
-        let kept = Kept { from_ms: millis(since + grace), until, ended };
+        let kept = Kept { from_ms, until, ended };
         let (written, done) = oneshot::channel();
         let entries = self.records.as_ref().ok_or(Denial::Internal)?;
-        entries.send(Entry { token: record.token, kept, written }).map_err(|_| Denial::JournalFailed)?;
+        entries
+            .send(Entry { token: record.token, kept, made: since.as_secs(), written })
+            .map_err(|_| Denial::JournalFailed)?;
         let done = tokio::time::timeout(WRITTEN_WITHIN, done).await;
         done.map_err(|_| Denial::JournalFailed)?.map_err(|_| Denial::JournalFailed)
     }
@@ -194,7 +207,9 @@ impl Writer {
     fn write(&mut self, batch: Vec<Entry>) {
         loop {
             let done = match &self.disk {
-                Some(disk) => disk.commit(batch.iter().map(|entry| (entry.token.as_bytes(), entry.kept))).is_ok(),
+                Some(disk) => {
+                    disk.commit(batch.iter().map(|entry| (entry.token.as_bytes(), entry.kept, entry.made))).is_ok()
+                }
                 None => false,
             };
             self.state.failing.store(!done, Ordering::Release);
@@ -222,6 +237,30 @@ impl Writer {
             let _ = disk.take_out(now);
         }
     }
+}
+
+/// Makes an empty store under another name and gives it its own once it is whole: one that was left half made, by a kill
+/// in the middle of it, looks like a damaged one.
+fn make(unfinished: &Path, path: &Path) -> Result<(), String> {
+    let fault = |fault: &dyn std::fmt::Display| format!("cannot make the journal {}: {fault}", path.display());
+    let made = match Disk::open(unfinished) {
+        // Nothing was ever written to it.
+        Err(redb::DatabaseError::Storage(_)) => {
+            fs::remove_file(unfinished).map_err(|io| fault(&io))?;
+            Disk::open(unfinished)
+        }
+        made => made,
+    };
+    drop(made.map_err(|store| fault(&store))?);
+    // Unlike a renaming, this never takes the place of the store of another process that starts at the same time.
+    match fs::hard_link(unfinished, path) {
+        Err(io) if io.kind() != std::io::ErrorKind::AlreadyExists => Err(fault(&io)),
+        Ok(()) | Err(_) => sync(path.parent().unwrap_or(path)).map_err(|io| fault(&io)),
+    }
+}
+
+fn sync(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn opened(path: &Path) -> Result<Disk, String> {
@@ -273,7 +312,7 @@ fn key(folder: &Path, new: Option<&DigestKey>) -> Result<DigestKey, String> {
         file.write_all(new.expose())?;
         file.sync_all()?;
         fs::rename(&half, &path)?;
-        File::open(folder)?.sync_all()
+        sync(folder)
     };
     written().map_err(|io: std::io::Error| fault("cannot write the journal's key", &io))?;
     Ok(new.clone())
@@ -284,6 +323,8 @@ fn millis(time: Duration) -> u64 {
 }
 
 const STORE: &str = "revocations.redb";
+
+const UNFINISHED_STORE: &str = "revocations.redb.unfinished";
 
 const HALF_STORE: &str = "revocations.redb.new";
 
@@ -379,6 +420,18 @@ mod tests {
         assert!(left <= HOUR + Duration::from_secs(2) && left >= HOUR - Duration::from_secs(2), "{left:?}");
     }
 
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_grants_no_grace() {
+        let folder = Folder::new("ahead");
+        let now = SystemTime::now();
+        let opened = folder.open(now);
+        let token = TokenDigest::of(b"token", &opened.key);
+        opened.journal.append(ended(token, HOUR), now + 24 * HOUR).await.unwrap();
+        drop(opened.journal);
+        let fates: Vec<_> = folder.open(now).records.iter().map(|record| record.fate).collect();
+        assert_eq!(fates, [Fate::Ended { grace: Duration::ZERO }]);
+    }
+
     #[test]
     fn one_process_only() {
         let folder = Folder::new("one");
@@ -424,18 +477,30 @@ mod tests {
         assert_eq!(Journal::salvage(&folder.0, now), Ok(None));
         let path = folder.0.join(STORE);
         turn_a_byte(&path, all[42]);
-        let damaged = fs::read(&path).unwrap();
 
         let fault = Journal::open(&folder.0, &DigestKey::new([5; 32]), now).err().unwrap();
-        assert!(fault.contains("is damaged: of its 100 records 99 can be read; nothing was changed"), "{fault}");
+        assert!(fault.contains("is damaged: of its 100 records 99 can be read; no record was changed"), "{fault}");
         let loss = Journal::salvage(&folder.0, now).unwrap().unwrap();
         assert!(loss.starts_with("of its 100 records 99 can be read; the damaged file is kept as "), "{loss}");
         let (_, aside) = loss.rsplit_once(' ').unwrap();
-        assert_eq!(fs::read(aside).unwrap().len(), damaged.len());
+        let aside = Disk::open(Path::new(aside)).unwrap().contents();
+        assert_eq!((aside.damaged, aside.written, aside.records.len()), (true, Some(100), 99));
         let mut expected: Vec<_> = all.iter().copied().filter(|token| *token != all[42]).collect();
         expected.sort_unstable();
         assert_eq!(tokens(&folder.open(now)), expected);
         assert_eq!(Journal::salvage(&folder.0, now), Ok(None));
+    }
+
+    #[test]
+    fn a_store_that_was_half_made_when_it_was_killed_is_made_again() {
+        let folder = Folder::new("half-made");
+        fs::create_dir_all(&folder.0).unwrap();
+        // What redb leaves when it is killed before it has written its mark, which it writes last.
+        fs::write(folder.0.join(UNFINISHED_STORE), vec![0; 1 << 20]).unwrap();
+        drop(folder.open(SystemTime::now()));
+        let mut files: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|file| file.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, [KEY, STORE]);
     }
 
     #[test]

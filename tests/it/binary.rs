@@ -62,12 +62,16 @@ impl Running {
 
     fn spawn(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let started: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut running = Running { child, lines, listen: String::new(), admin: String::new() };
+        let mut started = running.next_event();
+        if started["event"] == "revocation_store_away" {
+            started = running.next_event();
+        }
         assert_eq!(started["event"], "started");
         let text = |name: &str| started["about"][name].as_str().unwrap().to_owned();
-        let (listen, admin) = (text("listen"), text("admin"));
-        Running { child, lines, listen, admin }
+        (running.listen, running.admin) = (text("listen"), text("admin"));
+        running
     }
 
     pub async fn send(&self, request: &Request) -> u16 {

@@ -27,6 +27,7 @@ mod grace;
 mod journal;
 mod learning;
 mod limits;
+mod model;
 mod operate;
 mod origin;
 mod pam_tls;

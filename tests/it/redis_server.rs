@@ -261,9 +261,11 @@ fn set_urls(servers: &[RedisServer]) -> String {
     format!("revocation.redis.url=[{}]", urls.join(", "))
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below those from which connections take theirs: while a server is down, none takes
+/// its port, and who knocks there is not connected to itself.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| rand::random_range(10_000..30_000)).find(is_free).unwrap()
 }
 
 fn spawn(arguments: &[String], folder: &Path) -> Child {

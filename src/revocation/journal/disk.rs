@@ -56,14 +56,15 @@ impl Disk {
         contents
     }
 
-    /// Writes records in one transaction with one sync; records of one token unite.
-    pub fn commit<'a>(&self, records: impl Iterator<Item = (&'a [u8; 16], Kept)>) -> Result<(), redb::Error> {
+    /// Writes records in one transaction with one sync, each with the second in which it was made; records of one token
+    /// unite, unless the earlier one was over by then and only had not been taken out.
+    pub fn commit<'a>(&self, records: impl Iterator<Item = (&'a [u8; 16], Kept, u64)>) -> Result<(), redb::Error> {
         self.change(|table, tally| {
-            for (token, kept) in records {
+            for (token, kept, made) in records {
                 let known = table.get(token)?.map(|known| known.value());
                 let united = match known {
-                    Some((from_ms, until, ended, _)) => unite(Kept { from_ms, until, ended }, kept),
-                    None => kept,
+                    Some((from_ms, until, ended, _)) if until > made => unite(Kept { from_ms, until, ended }, kept),
+                    Some(_) | None => kept,
                 };
                 let check = check(token, united);
                 table.insert(token, (united.from_ms, united.until, united.ended, check))?;
@@ -259,8 +260,8 @@ mod tests {
         let disk = file.open();
         assert!(!disk.contents().damaged);
         let all: Vec<_> = (0..500).map(token).collect();
-        disk.commit(all.iter().map(|token| (token, kept(100)))).unwrap();
-        disk.commit(all.iter().step_by(2).map(|token| (token, kept(LATER)))).unwrap();
+        disk.commit(all.iter().map(|token| (token, kept(100), 0))).unwrap();
+        disk.commit(all.iter().step_by(2).map(|token| (token, kept(LATER), 0))).unwrap();
         drop(disk);
         let disk = file.open();
         let contents = disk.contents();
@@ -269,7 +270,7 @@ mod tests {
         let contents = disk.contents();
         assert_eq!((contents.damaged, contents.written, contents.records.len()), (false, Some(250), 250));
         let pardoned = Kept { from_ms: 7, until: 1, ended: false };
-        disk.commit([(&all[0], pardoned)].into_iter()).unwrap();
+        disk.commit([(&all[0], pardoned, 0)].into_iter()).unwrap();
         assert_eq!(disk.contents().distinct()[&all[0]], Kept { until: LATER, ..pardoned });
     }
 
@@ -280,7 +281,7 @@ mod tests {
         let file = File::new("turned");
         let all: Vec<_> = (1..=400).map(token).collect();
         let disk = file.open();
-        disk.commit(all.iter().map(|token| (token, kept(LATER)))).unwrap();
+        disk.commit(all.iter().map(|token| (token, kept(LATER), 0))).unwrap();
         drop(disk);
         let whole = std::fs::read(&file.0).unwrap();
         let expected: HashMap<_, _> = all.iter().map(|token| (*token, kept(LATER))).collect();
