@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rand::seq::SliceRandom;
 use redis::{Cmd, FromRedisValue, RedisError, RedisResult, Value, cmd, pipe};
 use serde_json::json;
 use tokio::sync::{Notify, watch};
@@ -29,7 +30,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use super::entry::Entry;
 use super::index::Index;
-use super::news::{News, Position, What, hex, unhex};
+use super::news::{LATE, News, Position, What, hex, unhex};
 use super::pending::{Own, Pending};
 use super::record::{Fate, Record};
 use super::store::{Connection, Fault, Store, is_refusal};
@@ -440,6 +441,7 @@ impl Shared {
             if batch.last().is_some_and(|(last, _)| next > *last) {
                 self.at_once.store((at_once * 2).min(MOST_AT_ONCE), Ordering::Relaxed);
                 self.refused.store(false, Ordering::Release);
+                self.tell_back();
                 pause = SHORTEST_PAUSE;
             } else {
                 // Asked at once whether it takes anything, and then again.
@@ -504,8 +506,9 @@ impl Shared {
         let place = *self.place.borrow();
         let (entries, asked) = self.entries(reading, place, wait).await?;
         for entry in &entries {
-            if let Some(news) = self.news(entry) {
-                self.take_in(&news, news.is_late(entry.position));
+            match entry.news() {
+                Some(news) => self.take_in(&news, news.is_late(entry.position)),
+                None => self.complain_of(entry.position, NOT_OURS),
             }
         }
         if let (Some(first), Some(_)) = (entries.first(), wait) {
@@ -533,7 +536,13 @@ impl Shared {
         loop {
             let (entries, asked) = self.entries(reading, place, None).await?;
             for entry in &entries {
-                let Some(news) = self.news(entry) else { continue };
+                let was_read = lost.is_some_and(|lost| entry.position <= lost);
+                let Some(news) = entry.news() else {
+                    if !was_read {
+                        self.complain_of(entry.position, NOT_OURS);
+                    }
+                    continue;
+                };
                 match &news.what {
                     What::Key(key, _) => keys.push(key.clone()),
                     What::Fate(record) => {
@@ -542,8 +551,7 @@ impl Shared {
                 }
                 // What was read before the log lost its end, or before this process began, has had its effect, and may
                 // have been overtaken by what is known here.
-                let is_known = lost.is_none_or(|lost| entry.position <= lost);
-                self.take_in(&news, is_known || news.is_late(entry.position));
+                self.take_in(&news, was_read || lost.is_none() || news.is_late(entry.position));
             }
             match entries.last() {
                 Some(last) => place = Place::of(last),
@@ -554,7 +562,9 @@ impl Shared {
             }
         }
         let says = |record: &Record| logged.get(&record.token) == Some(&(record.fate == Fate::Pardoned));
-        let missing: Vec<Record> = self.index.records().filter(|record| !says(record)).collect();
+        let mut missing: Vec<Record> = self.index.records().filter(|record| !says(record)).collect();
+        // Other replicas are about to say the same: what one of them says first, the others need not.
+        missing.shuffle(&mut rand::rng());
         let now = Instant::now();
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
         let unsaid = others.iter().filter(|other| keys.iter().all(|key| key.expose() != other.key.expose()));
@@ -616,15 +626,6 @@ impl Shared {
         Ok(self::range(&found)?.first().is_none_or(|entry| entry.print != print))
     }
 
-    /// What an entry says. One that is not ours is counted.
-    fn news(&self, entry: &Entry) -> Option<News> {
-        let news = entry.news();
-        if news.is_none() {
-            self.complain_of(entry.position, "it is not one of Portcullis");
-        }
-        news
-    }
-
     /// Lets an entry have its effect here. With `compare`, only if it was made after what is known here.
     fn take_in(&self, news: &News, compare: bool) {
         let age = Duration::from_millis(self.now_ms().saturating_sub(news.made_ms));
@@ -637,8 +638,10 @@ impl Shared {
             What::Fate(record) => record.after(age),
         };
         let is_pardon = record.fate == Fate::Pardoned;
-        // What this replica has yet to say of the token will stand after this entry.
-        let is_overtaken = own == Own::Overtaken || is_pardon && lock(&self.pending).ends(&record.token);
+        // What this replica has yet to say of the token will stand after this entry. If it comes late, it counts by when
+        // it was made, here as elsewhere.
+        let end_to_come = lock(&self.pending).end_of(&record.token).filter(|_| is_pardon);
+        let is_overtaken = own == Own::Overtaken || end_to_come.is_some_and(|end| end < LATE || end <= age);
         if record.left.is_zero() || is_overtaken || compare && self.is_newer_here(&record) {
             return;
         }
@@ -814,6 +817,8 @@ fn millis(time: Duration) -> u64 {
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
+
+const NOT_OURS: &str = "it is not one of Portcullis";
 
 /// How often the store is heard of when nothing happens.
 const HEARTBEAT: Duration = Duration::from_millis(250);

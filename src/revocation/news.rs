@@ -89,7 +89,7 @@ impl News {
 
     /// True when the entry came into the log long after it was made: what was made in between may stand before it.
     pub fn is_late(&self, position: Position) -> bool {
-        position.ms.saturating_sub(self.made_ms) > LATE_MS
+        Duration::from_millis(position.ms.saturating_sub(self.made_ms)) > LATE
     }
 }
 
@@ -142,7 +142,7 @@ pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 /// What takes longer than this on its way into the log is late. Far more than a round trip, and no more than anyone waits
 /// for it to be taken.
-const LATE_MS: u64 = 1000;
+pub const LATE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -172,7 +172,7 @@ mod tests {
             for late in [0, 1, 3600 * 1000] {
                 let position = Position { ms: NOON.ms + late, sequence: 9 };
                 let back = read_back(&news, position).unwrap();
-                assert_eq!((back.id, back.made_ms, back.is_late(position)), (5, NOON.ms, late > LATE_MS));
+                assert_eq!((back.id, back.made_ms, back.is_late(position)), (5, NOON.ms, late > 1000));
                 let left = 3 * HOUR + Duration::from_millis(1);
                 assert_eq!(record(Some(back)), Some(Record { token, fate, left }));
             }

@@ -136,9 +136,13 @@ impl Pending {
         own
     }
 
-    /// True when it is still to be said that this token ended.
-    pub fn ends(&self, token: &TokenDigest) -> bool {
-        self.record_of(token).is_some_and(is_end)
+    /// How long ago the end of this token was made that is still to be said; `None` if none is.
+    pub fn end_of(&self, token: &TokenDigest) -> Option<Duration> {
+        let waiting = self.queue.get(self.latest.get(token)?)?;
+        match &waiting.what {
+            What::Fate(record) => is_end(record).then(|| waiting.made.elapsed()),
+            What::Key(..) => None,
+        }
     }
 
     /// The lowest number of all.
@@ -234,7 +238,8 @@ mod tests {
         assert_eq!(pending.count(), 1, "it is pending already");
         pending.add_again(end(2), Duration::ZERO);
         pending.add_again(pardon(3), Duration::ZERO);
-        assert!(pending.ends(&TokenDigest::from_bytes([2; 16])) && !pending.ends(&TokenDigest::from_bytes([3; 16])));
+        let end_of = |token| pending.end_of(&TokenDigest::from_bytes([token; 16]));
+        assert!(end_of(1).is_some() && end_of(2).is_some() && end_of(3).is_none() && end_of(4).is_none());
         // Another replica says so as well; what it says otherwise, or of what is new here, changes nothing.
         for (what, left) in [(end(3), 3), (end(2), 2), (pardon(3), 1), (end(1), 1)] {
             assert_eq!(pending.read(1_000_000, &what), Own::No);

@@ -125,6 +125,15 @@ async fn a_log_that_was_deleted_evicted_or_overwritten_is_filled_again() {
         tokens.extend(end_all(&other, command[0], 2).await);
         settled(&[&one, &other]).await;
     }
+    // Another log, which has something else in the very place up to which this one was read.
+    let end = store.cli(&["XREVRANGE", LOG, "+", "-", "COUNT", "1"]);
+    let replace = "redis.call('DEL', KEYS[1]) return redis.call('XADD', KEYS[1], ARGV[1], 'a', 'b')";
+    let place = end.lines().next().unwrap();
+    assert_eq!(store.cli(&["EVAL", replace, "1", LOG, place]), place);
+    for world in [&one, &other] {
+        world.until("portcullis_revocation_resyncs", 3.0).await;
+    }
+    settled(&[&one, &other]).await;
     store.cli(&["DEL", LOG]);
     assert_eq!(store.cli(&["SET", LOG, "no log"]), "OK");
     for world in [&one, &other] {
@@ -405,13 +414,13 @@ async fn what_ended_and_was_pardoned_while_the_store_was_away_is_told_in_that_or
 
 // threat: F1
 #[tokio::test]
-async fn a_pardon_that_comes_late_does_not_undo_an_end_that_was_made_after_it() {
+async fn what_comes_late_does_not_undo_what_was_made_after_it() {
     let store = RedisServer::start("late-pardon", &[]).await;
     let folder = Folder::new("late-pardon");
     let relay = Relay::to(store.port).await;
     let journal = format!("revocation.journal={}", folder.path().join("journal").display());
     let (one, other) = (Replica::open(&[relay.set(), journal]).await, Replica::open(&[store.set()]).await);
-    for token in ["anew", "once", "never"] {
+    for token in ["anew", "once", "never", "both"] {
         other.end(token).await.unwrap();
         one.until(token, Standing::Ended).await;
     }
@@ -419,12 +428,15 @@ async fn a_pardon_that_comes_late_does_not_undo_an_end_that_was_made_after_it() 
     let cut_off = Instant::now();
     one.pardon("anew").await.unwrap();
     one.pardon("once").await.unwrap();
+    one.end("both").await.unwrap();
     // The PAM ends one of them anew, at the replica that has not heard of the pardon.
     other.end("anew").await.unwrap();
     // What comes within a second is not late.
     while cut_off.elapsed() < Duration::from_millis(1500) {
         other.end("meanwhile").await.unwrap();
     }
+    // The other way round: the end comes late, and somebody has taken back by then what it says.
+    other.pardon("both").await.unwrap();
     relay.fair();
     relay.cut();
     one.settled(&[&other]).await;
@@ -432,6 +444,7 @@ async fn a_pardon_that_comes_late_does_not_undo_an_end_that_was_made_after_it() 
     for replica in [&one, &other, &late] {
         assert_eq!(replica.standing("anew").await, Standing::Ended);
         assert_eq!(replica.standing("once").await, Standing::Alive);
+        assert_eq!(replica.standing("both").await, Standing::Alive);
         assert_eq!(replica.standing("never").await, Standing::Ended);
     }
 }
