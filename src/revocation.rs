@@ -285,29 +285,35 @@ impl Revocations {
 
     /// First the memory, then everything that outlives it.
     async fn record(&self, room: Room, record: Record) -> Result<(), Denial> {
+        // Already on its way when it is put into the memory: a pardon that others said before must not undo it.
+        let writing = self.write(record);
         self.index.put(room.0, record);
-        self.write(record).await
+        writing.await
     }
 
-    async fn write(&self, record: Record) -> Result<(), Denial> {
-        let written = async {
-            match &self.journal {
-                Some(journal) => journal.append(record, SystemTime::now()).await,
-                None => Ok(()),
-            }
-        };
-        let published = async {
-            match &self.shared {
-                Some(shared) => match shared.feed.publish(record).await {
-                    // The journal has it, and the feed publishes it as soon as it can.
-                    Err(_) if shared.retire_to_journal => Ok(()),
-                    other => other.map_err(|_| Denial::StoreFailed),
-                },
-                None => Ok(()),
-            }
-        };
-        let (written, published) = tokio::join!(written, published);
-        written.and(published)
+    /// Writes and publishes; what is published is on its way when this returns.
+    fn write(&self, record: Record) -> impl Future<Output = Result<(), Denial>> {
+        let publishing = self.shared.as_ref().map(|shared| (shared, shared.feed.publish(record)));
+        async move {
+            let written = async {
+                match &self.journal {
+                    Some(journal) => journal.append(record, SystemTime::now()).await,
+                    None => Ok(()),
+                }
+            };
+            let published = async {
+                match publishing {
+                    Some((shared, publishing)) => match publishing.await {
+                        // The journal has it, and the feed publishes it as soon as it can.
+                        Err(_) if shared.retire_to_journal => Ok(()),
+                        other => other.map_err(|_| Denial::StoreFailed),
+                    },
+                    None => Ok(()),
+                }
+            };
+            let (written, published) = tokio::join!(written, published);
+            written.and(published)
+        }
     }
 }
 

@@ -174,22 +174,24 @@ impl Feed {
         Feed { shared, following }
     }
 
-    /// Publishes a record. When this returns, it stands in the log; an error says that it may not yet, and that it is
-    /// published as soon as the store can be reached and takes it.
-    pub async fn publish(&self, record: Record) -> Result<(), Fault> {
+    /// Publishes a record, which is on its way when this returns. When the future ends, it stands in the log; an error says
+    /// that it may not yet, and that it is published as soon as the store can be reached and takes it.
+    pub fn publish(&self, record: Record) -> impl Future<Output = Result<(), Fault>> {
         let shared = &self.shared;
         let taken = lock(&shared.pending).add(What::Fate(record));
         shared.queued.notify_one();
-        // While the store is known to be away, nobody waits for it.
-        if !shared.is_heard() {
-            return Err("the store is away".into());
-        }
-        if shared.refused.load(Ordering::Acquire) {
-            return Err("the store takes nothing".into());
-        }
-        match timeout(shared.rules.timeout, taken).await {
-            Ok(Ok(taken)) => taken,
-            Ok(Err(_)) | Err(_) => Err("the store did not take it in time".into()),
+        async move {
+            // While the store is known to be away, nobody waits for it.
+            if !shared.is_heard() {
+                return Err("the store is away".into());
+            }
+            if shared.refused.load(Ordering::Acquire) {
+                return Err("the store takes nothing".into());
+            }
+            match timeout(shared.rules.timeout, taken).await {
+                Ok(Ok(taken)) => taken,
+                Ok(Err(_)) | Err(_) => Err("the store did not take it in time".into()),
+            }
         }
     }
 
