@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::binary::Running;
 use crate::redis_server::RedisServer;
-use crate::world::{Folder, PATIENCE, Pam, Request, World, answer, betstack, wallet};
+use crate::world::{Connection, Folder, PATIENCE, Pam, Request, World, answer, betstack, wallet};
 
 pub const TERMINATED: &str = r#"{"status":true,"code":1}"#;
 
@@ -90,12 +90,15 @@ async fn a_replica_that_never_read_the_log_checks_no_token_and_is_not_ready() {
     let set = redis.set();
     let pam = terminating_pam().await;
     let running = Running::start("config/wallet.toml", &pam.address.to_string(), &["--set", &set]);
-    let mut admin = crate::world::Connection::to(running.admin.parse().unwrap()).await;
-    assert_eq!(admin.send(&Request::new("GET", "/readyz")).await.status, 503);
+    let readiness = async || {
+        let mut admin = Connection::to(running.admin.parse().unwrap()).await;
+        admin.send(&Request::new("GET", "/readyz")).await.status
+    };
+    assert_eq!(readiness().await, 503);
     assert_eq!(running.send(&debit("t")).await, 503);
     pam.assert_untouched();
     redis.signal("CONT");
-    let ready = async { while admin.send(&Request::new("GET", "/readyz")).await.status != 200 {} };
+    let ready = async { while readiness().await != 200 {} };
     tokio::time::timeout(PATIENCE, ready).await.unwrap();
     assert_eq!(running.send(&debit("t")).await, 200);
 }
