@@ -23,15 +23,16 @@ enum Weather {
     Fair,
     /// After so many of a connection's, nothing is handed on any more, and nothing is closed.
     Still(usize),
-    /// On this connection nothing is handed on.
-    Mute(usize),
+    /// On this connection nothing is handed on after so many bytes.
+    Mute(usize, usize),
     /// The connection is cut after a number of them that is different each time, up to this.
     Rough(usize),
 }
 
 struct State {
     target: u16,
-    connections: usize,
+    /// How many bytes of each connection were handed on.
+    passed: Vec<Arc<watch::Sender<usize>>>,
     seed: u64,
 }
 
@@ -41,7 +42,7 @@ impl Relay {
         let relay = Relay {
             port: listener.local_addr().unwrap().port(),
             weather: watch::Sender::new(Weather::Fair),
-            state: Arc::new(Mutex::new(State { target, connections: 0, seed: 1 })),
+            state: Arc::new(Mutex::new(State { target, passed: Vec::new(), seed: 1 })),
             cut: watch::Sender::new(0),
         };
         let accepting = relay.clone();
@@ -75,7 +76,13 @@ impl Relay {
 
     /// Hands on nothing more of a connection, counted from 1.
     pub fn mute(&self, connection: usize) {
-        self.weather.send_replace(Weather::Mute(connection));
+        self.mute_after(connection, 0);
+    }
+
+    /// Hands on `bytes` more of it, and then nothing.
+    pub fn mute_after(&self, connection: usize, bytes: usize) {
+        let passed = *self.state.lock().unwrap().passed[connection - 1].borrow();
+        self.weather.send_replace(Weather::Mute(connection, passed + bytes));
     }
 
     /// Cuts each connection somewhere in its first `bytes`.
@@ -90,21 +97,21 @@ impl Relay {
 
     /// Connections it accepted so far.
     pub fn connections(&self) -> usize {
-        self.state.lock().unwrap().connections
+        self.state.lock().unwrap().passed.len()
     }
 
     async fn relay(self, stream: TcpStream) {
+        let passed = Arc::new(watch::Sender::new(0));
         let (target, number, luck) = {
             let mut state = self.state.lock().unwrap();
-            state.connections += 1;
+            state.passed.push(Arc::clone(&passed));
             // The same sequence in every run.
             state.seed = state.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state.target, state.connections, usize::try_from(state.seed >> 40).unwrap())
+            (state.target, state.passed.len(), usize::try_from(state.seed >> 40).unwrap())
         };
         let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
         let (from_client, to_client) = stream.into_split();
         let (from_server, to_server) = server.into_split();
-        let passed = Arc::new(watch::Sender::new(0));
         let lot = (number, luck);
         let mut cut = self.cut.subscribe();
         tokio::select! {
@@ -131,8 +138,8 @@ impl Relay {
                 let now = *weather.borrow_and_update();
                 let most = match now {
                     Weather::Fair => rest.len(),
-                    Weather::Mute(one) if one == number => 0,
-                    Weather::Mute(_) => rest.len(),
+                    Weather::Mute(one, after) if one == number => after.saturating_sub(before),
+                    Weather::Mute(..) => rest.len(),
                     Weather::Still(after) => after.saturating_sub(before),
                     Weather::Rough(most) => (luck % most).saturating_sub(before),
                 };
@@ -145,7 +152,7 @@ impl Relay {
                 match now {
                     _ if rest.is_empty() => {}
                     Weather::Rough(_) => return,
-                    Weather::Fair | Weather::Still(_) | Weather::Mute(_) => {
+                    Weather::Fair | Weather::Still(_) | Weather::Mute(..) => {
                         let _ = weather.changed().await;
                     }
                 }

@@ -13,7 +13,7 @@ use crate::binary::Running;
 use crate::failover::{Load, assert_dead, end_all, settled, swift, until_last};
 use crate::redis_server::RedisServer;
 use crate::relay::Relay;
-use crate::sharing::{TERMINATED, debit, terminate, terminating_pam};
+use crate::sharing::{TERMINATED, debit, ready, terminate, terminating_pam};
 use crate::world::{Folder, PATIENCE, World, answer, breath, load};
 
 const LOG: &str = "{portcullis}:log";
@@ -298,6 +298,33 @@ async fn a_replica_that_was_halted_lets_nothing_through_before_it_has_caught_up(
         timeout(PATIENCE, passes).await.expect("it did not come back");
     };
     tokio::join!(halting("one"), halting("two"), halting("three"), halting("four"));
+}
+
+#[tokio::test]
+async fn an_answer_of_the_store_that_comes_late_makes_nothing_fresh() {
+    let store = RedisServer::start("stale", &[]).await;
+    let relay = Relay::to(store.port).await;
+    let set = relay.set();
+    let refuse = "revocation.on_outage={ check = \"refuse\", retire = \"refuse\" }";
+    let set = [set.as_str(), refuse, "revocation.redis.timeout=500ms"];
+    let world = World::with_pam("config/wallet.toml", &set, terminating_pam().await).await;
+    ready(&world).await;
+    let other = swift(&[store.set()]).await;
+    assert_eq!(world.send(&debit("alive")).await.status, 200);
+    // One connection asked for the key that replicas share; of the two that came then, one reads and one writes. After a
+    // heartbeat of 250 ms it is told that there is nothing new, and hears it only after this token has ended.
+    relay.mute(2);
+    let since = Instant::now();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let ended = end_all(&other, "meanwhile", 1).await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    relay.mute_after(2, "*-1\r\n".len());
+    // Fresh is what was asked for two heartbeats and the timeout ago.
+    tokio::time::sleep(Duration::from_millis(1001).saturating_sub(since.elapsed())).await;
+    let status = world.send(&debit(&ended[0])).await.status;
+    assert!([401, 503].contains(&status), "{status}");
+    relay.fair();
+    assert_dead(&[&world], &ended).await;
 }
 
 /// A replica without its proxy, whose operator can also take back an end.
