@@ -657,7 +657,7 @@ impl Shared {
             let known_age = known.age(self.rules.keep);
             match (record.fate, known.fate) {
                 (Fate::Pardoned, Fate::Ended { .. }) => known_age <= age,
-                (Fate::Ended { .. }, Fate::Pardoned) => known_age < age,
+                (Fate::Ended { .. }, Fate::Pardoned) => known_age + DOUBT < age,
                 (Fate::Pardoned, Fate::Pardoned) | (Fate::Ended { .. }, Fate::Ended { .. }) => false,
             }
         })
@@ -832,6 +832,9 @@ const PROBED_EVERY: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A pardon that was made less than this after an end may have been made before it: ages are not known more exactly.
+const DOUBT: Duration = Duration::from_millis(250);
 
 /// Entries read at once.
 const AT_ONCE: usize = 4096;

@@ -161,19 +161,32 @@ impl Model {
         Known { ended: by_heart || token.logged.is_some_and(read), by_heart, store }
     }
 
-    /// Holds replies of calls that were made at once against what had to be known, and learns from them. `crashed` went
-    /// down meanwhile.
-    pub fn judge(&mut self, made: &[Made], crashed: Option<usize>) -> Result<(), String> {
+    /// What a replica must know once a call has ended a token, and its caller has the answer.
+    pub fn known_after(&self, ended: &Made, replica: usize) -> Known {
+        let known = self.known(replica, ended.token, ended.known.store);
+        let by_heart = known.by_heart || replica == ended.replica;
+        Known { ended: known.ended || by_heart || self.sharing == Sharing::Ask, by_heart, ..known }
+    }
+
+    /// Holds replies of calls that were made at once against what had to be known, and learns from them. `echoes` were made
+    /// with the tokens of some of them once their callers had the answer that ended them. `crashed` went down meanwhile.
+    pub fn judge(&mut self, made: &[Made], echoes: &[Made], crashed: Option<usize>) -> Result<(), String> {
         for call in made.iter().filter(|call| call.kind == Kind::Ends && !matches!(call.status, Some(401 | 503))) {
             let token = &mut self.tokens[call.token];
             token.ended = true;
             token.at[call.replica].asked = true;
         }
         for call in made {
-            self.judge_one(call, crashed == Some(call.replica)).map_err(|fault| format!("{fault}: {call:?}"))?;
+            self.judge_one(call, crashed)?;
         }
         for call in made {
             self.learn(call);
+        }
+        for echo in echoes {
+            self.judge_one(echo, crashed)?;
+        }
+        for echo in echoes {
+            self.learn(echo);
         }
         if let Some(replica) = crashed {
             self.replica_crashes(replica);
@@ -181,7 +194,11 @@ impl Model {
         Ok(())
     }
 
-    fn judge_one(&self, call: &Made, crashed: bool) -> Result<(), &'static str> {
+    fn judge_one(&self, call: &Made, crashed: Option<usize>) -> Result<(), String> {
+        self.fault(call, crashed == Some(call.replica)).map_err(|fault| format!("{fault}: {call:?}"))
+    }
+
+    fn fault(&self, call: &Made, crashed: bool) -> Result<(), &'static str> {
         let ensure = |right: bool, fault: &'static str| if right { Ok(()) } else { Err(fault) };
         let Some(status) = call.status else { return ensure(crashed, "there was no reply") };
         ensure(!call.known.by_heart || status == 401, "this replica knew that the token had ended")?;

@@ -117,13 +117,13 @@ fn step(sharing: Sharing) -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => call().prop_map(|call| Step::Calls(vec![call], None)),
         2 => vec(call(), 2..8).prop_map(|calls| Step::Calls(calls, None)),
-        3 => (vec(call(), 1..8), moment(), loss(sharing)).prop_map(|(calls, moment, loss)| {
+        4 => (vec(call(), 1..8), moment(), loss(sharing)).prop_map(|(calls, moment, loss)| {
             Step::Calls(calls, Some((moment, loss)))
         }),
-        1 => loss(sharing).prop_map(Step::Loss),
+        2 => loss(sharing).prop_map(Step::Loss),
         3 => (0..2usize).prop_map(Step::Restart),
         1 => (0..2usize, 0..STARTED_WITHIN).prop_map(|(replica, micros)| Step::StartKilled(replica, micros)),
-        2 * outages => Just(Step::StoreBack),
+        outages => Just(Step::StoreBack),
         1 => Just(Step::Settle),
     ]
 }
@@ -279,26 +279,36 @@ impl Stage {
 
     /// Makes calls at once, and judges their replies. No calls when no replica is there to take them.
     async fn make(&mut self, calls: &[Call], loss: Option<(Moment, Loss)>) -> Result<Vec<Made>, String> {
-        let mut made = Vec::new();
         let mut sending = Vec::new();
         let (unfinished, mut finished) = mpsc::channel::<()>(1);
         let mut arrived = self.pam.hold(matches!(loss, Some((Moment::AtPam, _))));
         for Call { replica, token, kind } in calls {
             let mut nearest = (0..self.replicas.len()).map(|step| (replica + step) % self.replicas.len());
             let Some(replica) = nearest.find(|replica| self.replicas[*replica].running.is_some()) else { continue };
-            let Some(running) = &self.replicas[replica].running else { continue };
             let token = self.model.tokens() - 1 - token % self.model.tokens();
-            let id = format!("call-{}-{kind:?}", self.calls);
-            self.calls += 1;
-            let mut connection = Connection::to(running.listen.parse().unwrap()).await;
-            let (request, unfinished) = (self.setting.family.request(*kind, token, &id), unfinished.clone());
+            let call = self.prepare(replica, token, *kind).await;
+            let mut echoes = Vec::new();
+            for other in 0..self.replicas.len() {
+                if *kind == Kind::Ends && self.replicas[other].running.is_some() {
+                    let mut echo = self.prepare(other, token, Kind::Check).await;
+                    echo.made.known = self.model.known_after(&call.made, other);
+                    echoes.push(echo);
+                }
+            }
+            let unfinished = unfinished.clone();
             sending.push(tokio::spawn(async move {
-                let reply = connection.try_send(&request).await;
+                let call = call.send().await;
                 drop(unfinished);
-                reply.map(|reply| reply.status)
+                let mut made = vec![call.clone()];
+                if call.status == Some(200) {
+                    // Whoever has the answer uses the token again before anyone has taken a breath.
+                    let echoes: Vec<_> = echoes.into_iter().map(|echo| tokio::spawn(echo.send())).collect();
+                    for echo in echoes {
+                        made.push(echo.await.unwrap());
+                    }
+                }
+                made
             }));
-            let known = self.model.known(replica, token, self.store);
-            made.push(Made { id, replica, token, kind: *kind, known, status: None });
         }
         drop(unfinished);
         let mut crashed = None;
@@ -312,11 +322,20 @@ impl Stage {
             }
             crashed = self.lose(loss);
         }
+        let store = self.store;
         self.pam.release();
-        for (made, sending) in made.iter_mut().zip(sending) {
-            made.status = sending.await.unwrap();
+        let (mut made, mut echoes) = (Vec::new(), Vec::new());
+        for sent in sending {
+            let mut sent = sent.await.unwrap().into_iter();
+            made.extend(sent.next());
+            echoes.extend(sent);
         }
-        self.model.judge(&made, crashed)?;
+        if matches!(loss, Some((Moment::AtPam, _))) {
+            // None of these was answered before.
+            made.iter_mut().filter(|call| call.kind == Kind::Ends).for_each(|call| call.known.store = store);
+        }
+        self.model.judge(&made, &echoes, crashed)?;
+        made.extend(echoes);
         made.iter().try_for_each(|call| self.pam.check(call))?;
         self.made.extend_from_slice(&made);
         // As a session goes on under a new token.
@@ -324,6 +343,17 @@ impl Stage {
             self.model.add_token();
         }
         Ok(made)
+    }
+
+    /// A call on a connection of its own.
+    async fn prepare(&mut self, replica: usize, token: usize, kind: Kind) -> Prepared {
+        let id = format!("call-{}-{kind:?}", self.calls);
+        self.calls += 1;
+        let request = self.setting.family.request(kind, token, &id);
+        let address = self.replicas[replica].running.as_ref().unwrap().listen.parse().unwrap();
+        let known = self.model.known(replica, token, self.store);
+        let made = Made { id, replica, token, kind, known, status: None };
+        Prepared { made, request, connection: Connection::to(address).await }
     }
 
     /// The replica that went down, if one did.
@@ -436,6 +466,20 @@ impl Stage {
 
     fn check(&self, replica: usize, token: usize) -> Call {
         Call { replica, token: self.model.tokens() - 1 - token, kind: Kind::Check }
+    }
+}
+
+/// A call that is about to be made.
+struct Prepared {
+    made: Made,
+    request: Request,
+    connection: Connection,
+}
+
+impl Prepared {
+    async fn send(mut self) -> Made {
+        let reply = self.connection.try_send(&self.request).await;
+        Made { status: reply.map(|reply| reply.status), ..self.made }
     }
 }
 
