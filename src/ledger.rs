@@ -125,6 +125,14 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
         self.find_until(key).map(|(value, _)| value)
     }
 
+    /// The same with the moment at which it was found: the clock is the dearest part of finding something.
+    pub fn find_now(&self, key: &K) -> Option<(V, Moment)> {
+        let table = read(self.table(key));
+        let kept = table.entries.get(key)?;
+        let now = Moment::now();
+        (kept.until > now).then(|| (kept.value.clone(), now))
+    }
+
     /// The same with the moment until which it is kept.
     pub fn find_until(&self, key: &K) -> Option<(V, Moment)> {
         let table = read(self.table(key));

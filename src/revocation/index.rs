@@ -51,9 +51,9 @@ impl Index {
 
     /// True when the token ended and its grace is over.
     pub fn refuses(&self, token: &TokenDigest) -> bool {
-        match self.0.find(token) {
-            Some(Mark::Ended { from }) => from <= Moment::now(),
-            Some(Mark::Pardoned) | None => false,
+        match self.0.find_now(token) {
+            Some((Mark::Ended { from }, now)) => from <= now,
+            Some((Mark::Pardoned, _)) | None => false,
         }
     }
 
