@@ -4,6 +4,8 @@
 //! publish ──► pending ──► XADD ──► the log ──► XREAD ──► index      (every replica's, ours too)
 //! ```
 //!
+//! `feed/writing` publishes, `feed/reading` follows, and `feed/keys` knows under which keys replicas make digests.
+//!
 //! A record is published before the answer that made it is released, and counts as published for good only when it has
 //! been read back: what has not been is published again over the next connection.
 //!
@@ -15,24 +17,28 @@
 //! Ends and pardons of a token count in the order of the log. Only what came late into it (published again, or from a
 //! replica that was cut off) stands in the wrong place, and counts by when it was made.
 
-use std::collections::HashMap;
+mod keys;
+mod reading;
+mod writing;
+
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use rand::seq::SliceRandom;
-use redis::{Cmd, FromRedisValue, RedisError, RedisResult, Value, cmd, pipe};
+use redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout, timeout_at};
 
-use super::entry::Entry;
+use self::keys::Keys;
+use self::reading::{Place, range};
+use self::writing::MOST_AT_ONCE;
 use super::index::Index;
-use super::news::{LATE, News, Position, What, hex, unhex};
-use super::pending::{Own, Pending};
-use super::record::{Fate, Record};
+use super::news::{Position, What, hex, unhex};
+use super::pending::Pending;
+use super::record::Record;
 use super::store::{Connection, Fault, Store, is_refusal};
 use crate::log::Log;
 use crate::secret::DigestKey;
@@ -74,10 +80,7 @@ struct Shared {
     rules: FeedRules,
     index: Arc<Index>,
     log: Log,
-    own: DigestKey,
-    /// Keys of replicas that began apart from this one; almost always none.
-    others: RwLock<Vec<Other>>,
-    has_others: AtomicBool,
+    keys: Keys,
     /// Where to publish; `None` while there is no connection.
     writing: watch::Sender<Option<Writing>>,
     /// Up to where the log was read, and all of it is in the index.
@@ -106,25 +109,11 @@ struct Shared {
     unreadable: AtomicU64,
 }
 
-/// A key of a replica that began apart.
-struct Other {
-    key: DigestKey,
-    /// When no token ended under it is in force any more; `None` for the key that replicas share.
-    until: Option<Instant>,
-}
-
 /// The connection of one session.
 #[derive(Clone)]
 struct Writing {
     session: u64,
     connection: Connection,
-}
-
-/// Where in the log an entry stands, and what it is: after a failover another one may stand in the same place.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Place {
-    position: Position,
-    print: u64,
 }
 
 /// The store's clock, as last asked for.
@@ -150,9 +139,7 @@ impl Feed {
             rules,
             index,
             log,
-            own,
-            others: RwLock::default(),
-            has_others: AtomicBool::new(false),
+            keys: Keys::new(own),
             writing: watch::Sender::new(None),
             place: watch::Sender::default(),
             lost: Mutex::default(),
@@ -250,12 +237,7 @@ impl Feed {
 
     /// Other digests under which a token may be known.
     pub fn others(&self, text: &[u8]) -> Vec<TokenDigest> {
-        if !self.shared.has_others.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        let now = Instant::now();
-        let others = self.shared.others.read().unwrap_or_else(PoisonError::into_inner);
-        others.iter().filter(|other| !other.is_over(now)).map(|other| TokenDigest::of(text, &other.key)).collect()
+        self.shared.keys.others(text)
     }
 
     /// How it is doing.
@@ -358,14 +340,15 @@ impl Shared {
         self.taken.store(0, Ordering::Release);
         let mut reading = self.store.connect(HEARTBEAT + self.rules.timeout).await?;
         let mut writing = self.store.connect(self.rules.timeout).await?;
-        let offered = self.rules.offer(&mut writing, &self.own).await?;
+        let offered = self.rules.offer(&mut writing, self.keys.own()).await?;
         self.refused.store(offered.is_err(), Ordering::Release);
         let shared = self.rules.agreed(&mut writing).await?;
         self.tell_time(&mut writing).await?;
         self.learn(&shared, None, Position::default());
-        let is_foreign = shared.expose() != self.own.expose();
-        let is_first = !*self.synced.borrow() && self.index.count().0 == 0;
-        if lock(&self.lost).is_some() || !*self.synced.borrow() && !is_first {
+        let is_foreign = shared.expose() != self.keys.own().expose();
+        // A journal has filled the index, and nothing of the log has been read yet.
+        let is_from_journal = self.place.borrow().position == Position::default() && self.index.count().0 > 0;
+        if lock(&self.lost).is_some() || is_from_journal && !*self.synced.borrow() {
             self.reconcile(&mut reading).await?;
         } else {
             while self.read(&mut reading, None).await? != 0 {}
@@ -379,288 +362,6 @@ impl Shared {
             stopped = self.speak(&mut writing, is_foreign) => stopped,
             _ = broken.wait_for(|broken| *broken >= session) => Err(Fault::from("a command got no answer in time").into()),
         }
-    }
-
-    async fn follow(&self, reading: &mut Connection) -> Result<Infallible, Stop> {
-        loop {
-            // When this process was halted, an answer may be old, and the next one must not wait for news.
-            let wait = self.is_heard().then_some(HEARTBEAT);
-            if self.read(reading, wait).await? == 0 {
-                self.lag_us.store(0, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Publishes what is pending, all of it anew: nobody knows what the store took over connections before this one.
-    async fn speak(&self, writing: &mut Connection, is_foreign: bool) -> Result<Infallible, Stop> {
-        let mut next = 0;
-        let mut pause = SHORTEST_PAUSE;
-        let mut probed: Option<Instant> = None;
-        let mut announced: Option<Instant> = None;
-        loop {
-            let mut ready = self.probe(writing, &mut probed).await?;
-            if ready.is_ok() && is_foreign {
-                // Before the first record under it, so that nobody meets a digest of a key unheard of.
-                ready = self.announce(writing, &mut announced).await?;
-            }
-            if let Err(refusal) = ready {
-                self.refuse(&refusal);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                sleep(pause).await;
-                continue;
-            }
-            let batch = self.additions(next);
-            if batch.is_empty() {
-                self.refused.store(false, Ordering::Release);
-                self.tell_back();
-                // Also when nothing happens it must be known whether the store takes what it will be given.
-                let _ = timeout(PROBED_EVERY, self.queued.notified()).await;
-                continue;
-            }
-            let mut pipeline = pipe();
-            pipeline.ignore_errors();
-            for (_, addition) in &batch {
-                pipeline.add_command(addition.clone());
-            }
-            // A cluster that is moving the log from one node to another takes entries only one by one.
-            let at_once = self.at_once.swap(1, Ordering::Relaxed);
-            let answers: Vec<RedisResult<String>> = pipeline.query_async(writing).await?;
-            for ((number, _), answer) in batch.iter().zip(answers) {
-                match answer {
-                    Ok(_) => {
-                        next = number + 1;
-                        self.taken.store(next, Ordering::Release);
-                        lock(&self.pending).taken(*number);
-                    }
-                    Err(fault) if is_refusal(&fault) => {
-                        // Whatever comes after it waits for it: the order must stay.
-                        self.refuse(&fault.into());
-                        break;
-                    }
-                    Err(fault) => return Err(fault.into()),
-                }
-            }
-            if batch.last().is_some_and(|(last, _)| next > *last) {
-                self.at_once.store((at_once * 2).min(MOST_AT_ONCE), Ordering::Relaxed);
-                self.refused.store(false, Ordering::Release);
-                self.tell_back();
-                pause = SHORTEST_PAUSE;
-            } else {
-                // Asked at once whether it takes anything, and then again.
-                probed = None;
-                sleep(pause).await;
-            }
-        }
-    }
-
-    /// Asks from time to time what the store's clock shows, and whether it takes anything: before an end is at stake.
-    async fn probe(&self, writing: &mut Connection, probed: &mut Option<Instant>) -> Result<Result<(), Fault>, Stop> {
-        if probed.is_some_and(|probed| probed.elapsed() < PROBED_EVERY) {
-            return Ok(Ok(()));
-        }
-        self.tell_time(writing).await?;
-        let offered = self.rules.offer(writing, &self.own).await?;
-        *probed = offered.is_ok().then(Instant::now);
-        Ok(offered)
-    }
-
-    /// Tells the others under which key digests are made here, again before anyone could forget it.
-    async fn announce(
-        &self,
-        writing: &mut Connection,
-        announced: &mut Option<Instant>,
-    ) -> Result<Result<(), Fault>, Stop> {
-        if announced.is_some_and(|announced| announced.elapsed() < TRIMMED_LATE / 2) {
-            return Ok(Ok(()));
-        }
-        let what = What::Key(self.own.clone(), self.rules.keep + TRIMMED_LATE);
-        let addition = self.addition(&News { id: rand::random(), made_ms: self.now_ms(), what });
-        match addition.query_async::<String>(writing).await {
-            Ok(_) => {
-                *announced = Some(Instant::now());
-                Ok(Ok(()))
-            }
-            Err(fault) if is_refusal(&fault) => Ok(Err(fault.into())),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    /// The next entries to publish, with their numbers.
-    fn additions(&self, from: u64) -> Vec<(u64, Cmd)> {
-        let now = self.now_ms();
-        let mut pending = lock(&self.pending);
-        let most = self.at_once.load(Ordering::Relaxed);
-        let news: Vec<(u64, Duration, What)> = pending
-            .from(from, most)
-            .into_iter()
-            .map(|(number, waiting)| (number, waiting.made.elapsed(), waiting.what.clone()))
-            .collect();
-        let additions = news.into_iter().map(|(number, age, what)| {
-            let made_ms = now.saturating_sub(millis(age));
-            (number, self.addition(&News { id: pending.id(number), made_ms, what }))
-        });
-        additions.collect()
-    }
-
-    /// Reads on, and says how many entries there were. With `wait`, waits for the first one.
-    async fn read(&self, reading: &mut Connection, wait: Option<Duration>) -> Result<usize, Stop> {
-        let taken = self.taken.load(Ordering::Acquire);
-        let place = *self.place.borrow();
-        let (entries, asked) = self.entries(reading, place, wait).await?;
-        for entry in &entries {
-            match entry.news() {
-                Some(news) => self.take_in(&news, news.is_late(entry.position)),
-                None => self.complain_of(entry.position, NOT_OURS),
-            }
-        }
-        if let (Some(first), Some(_)) = (entries.first(), wait) {
-            self.lag_us.store(micros(first.position.age(self.now_ms())), Ordering::Relaxed);
-        }
-        if let Some(last) = entries.last() {
-            self.place.send_replace(Place::of(last));
-        }
-        if entries.len() < AT_ONCE {
-            // Everything the log had taken when it was asked has been read by now, if it is still there.
-            if lock(&self.pending).first().is_some_and(|first| first < taken) {
-                return Err(Stop::Lost);
-            }
-            *lock(&self.heard) = Some(asked);
-        }
-        Ok(entries.len())
-    }
-
-    /// Reads the whole log, and sees to it that everything known here is published that it does not say.
-    async fn reconcile(&self, reading: &mut Connection) -> Result<(), Stop> {
-        let lost = *lock(&self.lost);
-        let mut logged: HashMap<TokenDigest, bool> = HashMap::new();
-        let mut keys: Vec<DigestKey> = Vec::new();
-        let mut place = Place::default();
-        loop {
-            let (entries, asked) = self.entries(reading, place, None).await?;
-            for entry in &entries {
-                let was_read = lost.is_some_and(|lost| entry.position <= lost);
-                let Some(news) = entry.news() else {
-                    if !was_read {
-                        self.complain_of(entry.position, NOT_OURS);
-                    }
-                    continue;
-                };
-                match &news.what {
-                    What::Key(key, _) => keys.push(key.clone()),
-                    What::Fate(record) => {
-                        logged.insert(record.token, record.fate == Fate::Pardoned);
-                    }
-                }
-                // What was read before the log lost its end, or before this process began, has had its effect, and may
-                // have been overtaken by what is known here.
-                self.take_in(&news, was_read || lost.is_none() || news.is_late(entry.position));
-            }
-            match entries.last() {
-                Some(last) => place = Place::of(last),
-                None => {
-                    *lock(&self.heard) = Some(asked);
-                    break;
-                }
-            }
-        }
-        let says = |record: &Record| logged.get(&record.token) == Some(&(record.fate == Fate::Pardoned));
-        let mut missing: Vec<Record> = self.index.records().filter(|record| !says(record)).collect();
-        // Other replicas are about to say the same: what one of them says first, the others need not.
-        missing.shuffle(&mut rand::rng());
-        let now = Instant::now();
-        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        let unsaid = others.iter().filter(|other| keys.iter().all(|key| key.expose() != other.key.expose()));
-        let unsaid: Vec<(DigestKey, Duration)> =
-            unsaid.filter_map(|other| Some((other.key.clone(), other.until?.saturating_duration_since(now)))).collect();
-        drop(others);
-        if lost.is_some() {
-            self.resyncs.fetch_add(1, Ordering::Relaxed);
-            self.log.note("warn", "revocation_log_rolled_back", &json!({ "published_again": missing.len() }));
-        }
-        let mut pending = lock(&self.pending);
-        for (key, left) in unsaid {
-            pending.add_again(What::Key(key, left), Duration::ZERO);
-        }
-        for record in missing {
-            let age = record.age(self.rules.keep);
-            pending.add_again(What::Fate(record.before(age)), age);
-        }
-        drop(pending);
-        *lock(&self.lost) = None;
-        self.place.send_replace(place);
-        Ok(())
-    }
-
-    /// The entries after a place, and when they were asked for. An error if the place is not what it was.
-    async fn entries(
-        &self,
-        reading: &mut Connection,
-        place: Place,
-        wait: Option<Duration>,
-    ) -> Result<(Vec<Entry>, Instant), Stop> {
-        let asked = Instant::now();
-        let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(AT_ONCE);
-        if let Some(wait) = wait {
-            read.arg("BLOCK").arg(millis(wait));
-        }
-        read.arg("STREAMS").arg(self.rules.log()).arg(place.position.to_string());
-        let answer: Value = read.query_async(reading).await?;
-        // After reading, and before anything of it counts: what comes next in another log must not be taken for what
-        // comes next in this one. A connection may well lead to another server than before without breaking.
-        if self.is_lost(reading, place).await? {
-            return Err(Stop::Lost);
-        }
-        let entries =
-            Entry::read(&answer).ok_or_else(|| Fault::from("the store does not answer XREAD as it should"))?;
-        Ok((entries, asked))
-    }
-
-    /// True when an entry that was read is gone although it is not old enough to have been trimmed.
-    async fn is_lost(&self, reading: &mut Connection, place: Place) -> Result<bool, Stop> {
-        let Place { position, print } = place;
-        if position == Position::default() || position.age(self.now_ms()) > self.rules.keep + TRIMMED_LATE / 2 {
-            return Ok(false);
-        }
-        let mut range = cmd("XRANGE");
-        range.arg(self.rules.log()).arg(position.to_string()).arg(position.to_string());
-        let found: Value = range.query_async(reading).await?;
-        Ok(self::range(&found)?.first().is_none_or(|entry| entry.print != print))
-    }
-
-    /// Lets an entry have its effect here. With `compare`, only if it was made after what is known here.
-    fn take_in(&self, news: &News, compare: bool) {
-        let age = Duration::from_millis(self.now_ms().saturating_sub(news.made_ms));
-        let own = lock(&self.pending).read(news.id, &news.what);
-        let record = match &news.what {
-            What::Key(key, left) => {
-                let position = Position { ms: news.made_ms, sequence: 0 };
-                return self.learn(key, Some(left.saturating_sub(age)), position);
-            }
-            What::Fate(record) => record.after(age),
-        };
-        let is_pardon = record.fate == Fate::Pardoned;
-        // What this replica has yet to say of the token will stand after this entry. If it comes late, it counts by when
-        // it was made, here as elsewhere.
-        let end_to_come = lock(&self.pending).end_of(&record.token).filter(|_| is_pardon);
-        let is_overtaken = own == Own::Overtaken || end_to_come.is_some_and(|end| end < LATE || end <= age);
-        if record.left.is_zero() || is_overtaken || compare && self.is_newer_here(&record) {
-            return;
-        }
-        self.index.put_anyway(record);
-    }
-
-    /// True when the contrary of a record is known here and was made after it. In doubt a token is dead.
-    fn is_newer_here(&self, record: &Record) -> bool {
-        let age = record.age(self.rules.keep);
-        self.index.record(&record.token).is_some_and(|known| {
-            let known_age = known.age(self.rules.keep);
-            match (record.fate, known.fate) {
-                (Fate::Pardoned, Fate::Ended { .. }) => known_age <= age,
-                (Fate::Ended { .. }, Fate::Pardoned) => known_age + DOUBT < age,
-                (Fate::Pardoned, Fate::Pardoned) | (Fate::Ended { .. }, Fate::Ended { .. }) => false,
-            }
-        })
     }
 
     /// A command and its answer within the timeout, over whichever connection there is by then.
@@ -695,22 +396,6 @@ impl Shared {
         }
     }
 
-    fn addition(&self, news: &News) -> Cmd {
-        let mut add = cmd("XADD");
-        add.arg(self.rules.log()).arg("MINID").arg("~").arg(self.oldest_ms()).arg("*");
-        for (name, value) in news.fields() {
-            add.arg(name).arg(value);
-        }
-        add
-    }
-
-    /// Entries before this are over, also for a replica whose clock is not ours. By the slower one of two clocks: one
-    /// that jumps ahead must not have the log trimmed.
-    fn oldest_ms(&self) -> u64 {
-        let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
-        self.now_ms().min(ours).saturating_sub(millis(self.rules.keep + TRIMMED_LATE))
-    }
-
     async fn tell_time(&self, connection: &mut Connection) -> Result<(), Fault> {
         let ms = connection.time_of(&self.rules.log()).await?;
         *lock(&self.clock) = Clock { ms, at: Instant::now() };
@@ -724,23 +409,9 @@ impl Shared {
 
     /// Digests made with this key are recognised from now on.
     fn learn(&self, key: &DigestKey, left: Option<Duration>, position: Position) {
-        if key.expose() == self.own.expose() {
-            return;
+        if self.keys.learn(key, left).is_err() {
+            self.complain_of(position, "too many replicas have keys of their own; restart them one by one");
         }
-        let now = Instant::now();
-        let until = left.map(|left| now + left);
-        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
-        others.retain(|other| !other.is_over(now));
-        let is_full = others.len() >= MOST_KEYS;
-        match others.iter_mut().find(|other| other.key.expose() == key.expose()) {
-            Some(known) => known.until = known.until.zip(until).map(|(known, until)| known.max(until)),
-            None if left == Some(Duration::ZERO) => {}
-            None if is_full => {
-                self.complain_of(position, "too many replicas have keys of their own; restart them one by one");
-            }
-            None => others.push(Other { key: key.clone(), until }),
-        }
-        self.has_others.store(!others.is_empty(), Ordering::Release);
     }
 
     fn is_heard(&self) -> bool {
@@ -751,13 +422,6 @@ impl Shared {
     /// Tells a session that a command failed in it.
     fn break_off(&self, session: u64) {
         self.broken.send_if_modified(|broken| std::mem::replace(broken, session.max(*broken)) < session);
-    }
-
-    /// The store answers and takes nothing: it is full, has too few replicas, or the ACL user may not write.
-    fn refuse(&self, why: &Fault) {
-        self.refused.store(true, Ordering::Release);
-        lock(&self.pending).refused(why);
-        self.tell_away(why);
     }
 
     fn tell_away(&self, why: &Fault) {
@@ -780,18 +444,6 @@ impl Shared {
     }
 }
 
-impl Other {
-    fn is_over(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until <= now)
-    }
-}
-
-impl Place {
-    fn of(entry: &Entry) -> Place {
-        Place { position: entry.position, print: entry.print }
-    }
-}
-
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Stop {
         Stop::Away(fault)
@@ -804,10 +456,6 @@ impl From<RedisError> for Stop {
     }
 }
 
-fn range(answer: &Value) -> Result<Vec<Entry>, Fault> {
-    Entry::range(answer).ok_or_else(|| "the store does not answer XRANGE as it should".into())
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -816,34 +464,13 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-const NOT_OURS: &str = "it is not one of Portcullis";
-
 /// How often the store is heard of when nothing happens.
 const HEARTBEAT: Duration = Duration::from_millis(250);
-
-/// How often the store is asked whether it takes anything.
-const PROBED_EVERY: Duration = Duration::from_secs(1);
 
 /// Between two attempts to connect, or to publish what was refused.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// A pardon that was made less than this after an end may have been made before it: ages are not known more exactly.
-const DOUBT: Duration = Duration::from_millis(250);
-
-/// Entries read at once.
-const AT_ONCE: usize = 4096;
-
-/// Entries published at once.
-const MOST_AT_ONCE: usize = 512;
-
 /// Trimming waits longer than anything that counts: a grace, and clocks that differ.
 const TRIMMED_LATE: Duration = Duration::from_secs(2 * 3600);
-
-/// Keys of replicas that began apart. Each costs a digest per check.
-const MOST_KEYS: usize = 64;

@@ -265,7 +265,8 @@ async fn a_message_signed_again_with_the_next_secret_is_the_same_message() {
 async fn sent_within_a_second(world: &World, offset: i64) -> Reply {
     loop {
         let before = now();
-        let body = ticket("ticket_win", "edge");
+        // No other offset, a second later, makes the same message of it.
+        let body = ticket("ticket_win", &format!("edge{offset}"));
         let timestamp = before.checked_add_signed(offset).unwrap().to_string();
         let reply = world.send(&call(&timestamp, &body, &*body)).await;
         if now() == before {
