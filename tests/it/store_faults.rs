@@ -490,7 +490,7 @@ async fn a_log_that_lost_a_pardon_or_the_end_after_it_is_told_both_again() {
     store.until_followed_by(&stale).await;
     assert_eq!(stale.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
     // Ages are in doubt for a quarter of a second, and in doubt a token is dead.
-    let ended = std::time::Instant::now();
+    let ended = Instant::now();
     while ended.elapsed() < Duration::from_millis(500) {
         breath().await;
     }
