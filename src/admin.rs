@@ -18,15 +18,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use self::operate::Operating;
 use self::order::Call;
 use crate::config::Limits;
+use crate::proxy::current::Current;
 use crate::proxy::story::Portcullis;
 use crate::proxy::{Body, Sent, Serve};
 use crate::request::{Head, HeadFault, HeadLimits, Method, Peer, Reply, ReplyBody};
 
 /// Answers about one Portcullis.
 pub struct Admin {
-    portcullis: Arc<Portcullis>,
+    current: Arc<Current<Portcullis>>,
     /// Config loaded, sockets bound, not stopping. It never speaks of the PAM: a sidecar that turns unready when its PAM
     /// is down takes the answer "PAM down" away from the callers.
     ready: watch::Receiver<bool>,
@@ -34,22 +36,22 @@ pub struct Admin {
 
 impl Admin {
     /// For a Portcullis whose readiness `ready` tells.
-    pub fn new(portcullis: Arc<Portcullis>, ready: watch::Receiver<bool>) -> Admin {
-        Admin { portcullis, ready }
+    pub fn new(current: Arc<Current<Portcullis>>, ready: watch::Receiver<bool>) -> Admin {
+        Admin { current, ready }
     }
 
-    fn page(&self, head: &Head) -> Reply {
+    fn page(&self, portcullis: &Portcullis, head: &Head) -> Reply {
         let path = head.target.path();
         if !PAGES.contains(&path) {
-            return whole(404, typed(TEXT), self.directory());
+            return whole(404, typed(TEXT), directory(portcullis));
         }
         if !matches!(head.method, Method::Get | Method::Head) {
             let allow = (Bytes::from_static(b"Allow"), Bytes::from_static(b"GET, HEAD"));
             return whole(405, [typed(TEXT), vec![allow]].concat(), Bytes::from_static(b"only GET and HEAD\n"));
         }
         let (status, kind, body) = match path {
-            "/metrics" => (200, "text/plain; version=0.0.4; charset=utf-8", self.portcullis.exposition().into()),
-            "/status" => (200, "application/json", format!("{:#}\n", self.portcullis.status()).into()),
+            "/metrics" => (200, "text/plain; version=0.0.4; charset=utf-8", portcullis.exposition().into()),
+            "/status" => (200, "application/json", format!("{:#}\n", portcullis.status()).into()),
             "/readyz" if !*self.ready.borrow() => (503, TEXT, Bytes::from_static(b"not ready\n")),
             "/readyz" => (200, TEXT, Bytes::from_static(b"ready\n")),
             // Whoever can answer lives.
@@ -57,14 +59,14 @@ impl Admin {
         };
         whole(status, typed(kind), body)
     }
+}
 
-    fn directory(&self) -> Bytes {
-        let pages: &[u8] = match self.portcullis.admin_keys() {
-            None => b"there are /metrics /livez /readyz /status\n",
-            Some(_) => b"there are /metrics /livez /readyz /status, and POST /revoke /unrevoke /standing\n",
-        };
-        Bytes::from_static(pages)
-    }
+fn directory(portcullis: &Portcullis) -> Bytes {
+    let pages: &[u8] = match portcullis.admin_keys() {
+        None => b"there are /metrics /livez /readyz /status\n",
+        Some(_) => b"there are /metrics /livez /readyz /status, and POST /revoke /unrevoke /standing\n",
+    };
+    Bytes::from_static(pages)
 }
 
 impl Serve for Admin {
@@ -75,10 +77,11 @@ impl Serve for Admin {
             Ok(head) => head,
             Err(fault) => return (whole(fault.status(), typed(TEXT), Bytes::from_static(b"malformed\n")), ()),
         };
-        let reply = match (self.portcullis.admin_keys(), Call::at(head.target.path())) {
-            (Some(keys), Some(call)) => self.operate(call, keys, &head, body).await,
+        let portcullis = self.current.now();
+        let reply = match (portcullis.admin_keys(), Call::at(head.target.path())) {
+            (Some(keys), Some(call)) => Operating { portcullis: &portcullis }.answer(call, keys, &head, body).await,
             // Without an admin token there are no calls.
-            (None, _) | (_, None) => self.page(&head),
+            (None, _) | (_, None) => self.page(&portcullis, &head),
         };
         let bodiless = head.method == Method::Head;
         (if bodiless { Reply { body: ReplyBody::None, ..reply } } else { reply }, ())
@@ -86,8 +89,8 @@ impl Serve for Admin {
 
     fn sent(&self, (): (), _: Sent) {}
 
-    fn limits(&self) -> &Limits {
-        &LIMITS
+    fn limits(&self) -> Limits {
+        LIMITS
     }
 }
 

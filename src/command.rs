@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::sources::Files;
 use crate::config::{Complaint, Flags, Settings};
 use crate::secret::DigestKey;
 
@@ -104,11 +105,18 @@ impl From<ConfigFlags> for Flags {
 
 /// Loads the settings with a fresh key, or prints every complaint.
 fn load(flags: &Flags) -> Result<Settings, ExitCode> {
+    Ok(read(flags)?.0)
+}
+
+/// The same, with the files they were read from.
+fn read(flags: &Flags) -> Result<(Settings, Files), ExitCode> {
     let variable = |name: &str| std::env::var(name).ok();
-    Settings::load(flags, &variable, DigestKey::new(rand::random())).map_err(|complaints| {
+    let (settings, files) = Settings::read(flags, &variable, DigestKey::new(rand::random()));
+    let settings = settings.map_err(|complaints| {
         complain(&complaints);
         ExitCode::from(CONFIG)
-    })
+    })?;
+    Ok((settings, files))
 }
 
 /// Not `eprintln!`, here and below: it panics when standard error is gone, and the exit code would say something else.

@@ -2,10 +2,12 @@
 
 mod admin;
 mod caller;
+mod fixed;
 pub mod paper;
 mod redis;
 mod reference;
 mod revocation;
+pub mod sources;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -13,8 +15,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::fixed::Fixed;
 pub use self::paper::{Complaint, Place};
 use self::paper::{Complaints, Node, Spanned, Table, Value};
+use self::sources::{Files, Sources};
 use crate::admin::key::AdminKeys;
 use crate::credential::{Caller, Callers};
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
@@ -67,12 +71,12 @@ pub struct Settings {
     pub replay_capacity: u64,
     /// Whether replicas that share ended tokens share these as well.
     pub replay_shared: bool,
-    /// Between the signal to stop and the end of accepting: time for a load balancer to notice `/readyz`.
-    pub drain_delay: Duration,
-    /// How long requests in flight may take after that.
-    pub drain_timeout: Duration,
+    /// How it stops.
+    pub drain: Drain,
     /// Threads that serve; 0 for one a core.
     pub threads: usize,
+    /// What cannot change while it runs.
+    pub fixed: Fixed,
 }
 
 /// Bounds on what callers send, each with its reason.
@@ -106,6 +110,15 @@ pub struct Limits {
     pub write_timeout: Duration,
 }
 
+/// How a process stops.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// Between the signal to stop and the end of accepting: time for a load balancer to notice `/readyz`.
+    pub delay: Duration,
+    /// How long requests in flight may take after that.
+    pub timeout: Duration,
+}
+
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
@@ -128,12 +141,26 @@ impl Settings {
         environment: &dyn Fn(&str) -> Option<String>,
         digest_key: DigestKey,
     ) -> Result<Settings, Vec<Complaint>> {
+        Settings::read(flags, environment, digest_key).0
+    }
+
+    /// The same, with the files that were read, also when something is wrong with them.
+    pub fn read(
+        flags: &Flags,
+        environment: &dyn Fn(&str) -> Option<String>,
+        digest_key: DigestKey,
+    ) -> (Result<Settings, Vec<Complaint>>, Files) {
         let mut complaints = Complaints::default();
         let place = Place::whole(&flags.config.display().to_string());
-        match file(&flags.config, &place, &mut complaints) {
-            Some(text) => Settings::parse(&text, flags, environment, digest_key),
+        let sources = Sources::new(flags.config.parent().unwrap_or(Path::new("")), environment);
+        // Relative to where the command was given, unlike the files it names.
+        let here = Sources::new(Path::new(""), environment);
+        let text = file(&here, &flags.config.display().to_string(), &place, &mut complaints);
+        let settings = match text {
+            Some(text) => Settings::of(&text, flags, &sources, digest_key),
             None => Err(complaints.into_vec()),
-        }
+        };
+        (settings, here.into_files().and(sources.into_files()))
     }
 
     /// The same for a text in hand. Complaints name `flags.config`, and files are looked for beside it.
@@ -143,8 +170,12 @@ impl Settings {
         environment: &dyn Fn(&str) -> Option<String>,
         digest_key: DigestKey,
     ) -> Result<Settings, Vec<Complaint>> {
+        let sources = Sources::new(flags.config.parent().unwrap_or(Path::new("")), environment);
+        Settings::of(text, flags, &sources, digest_key)
+    }
+
+    fn of(text: &str, flags: &Flags, sources: &Sources<'_>, digest_key: DigestKey) -> Result<Settings, Vec<Complaint>> {
         let mut complaints = Complaints::default();
-        let folder = flags.config.parent().unwrap_or(Path::new("")).to_owned();
         let mut table = paper::parse(&flags.config.display().to_string(), text, &mut complaints);
         for (flag, key, value) in [
             ("--listen", "listen", &flags.listen),
@@ -158,7 +189,7 @@ impl Settings {
         for assignment in &flags.set {
             table.set("--set", assignment, &mut complaints);
         }
-        let settings = settings(&mut table, &folder, environment, digest_key, &mut complaints);
+        let settings = settings(&mut table, sources, digest_key, &mut complaints);
         table.finish(&mut complaints);
         match settings {
             Some(settings) if complaints.is_empty() => Ok(settings),
@@ -172,17 +203,17 @@ pub fn keys() -> BTreeSet<String> {
     let mut complaints = Complaints::default();
     let text = "revocation = { redis = {}, on_outage = {} }\n[[caller]]\nbasic = {}\nsigning = [{}]";
     let mut table = paper::parse("", text, &mut complaints);
-    let _ = settings(&mut table, Path::new(""), &|_| None, DigestKey::new([0; 32]), &mut complaints);
+    let _ = settings(&mut table, &Sources::new(Path::new(""), &|_| None), DigestKey::new([0; 32]), &mut complaints);
     table.asked()
 }
 
 fn settings(
     table: &mut Table,
-    folder: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
+    sources: &Sources<'_>,
     digest_key: DigestKey,
     complaints: &mut Complaints,
 ) -> Option<Settings> {
+    let mut fixed = Fixed::of(table);
     table.require("dialect", "dialect = \"wallet\" (or valkyrie, betstack, or the path of a dialect file)", complaints);
     let dialect_name = table.string("dialect", complaints);
     let listen = address(table, "listen", "listen = \"127.0.0.1:8080\"", true, complaints);
@@ -204,17 +235,19 @@ fn settings(
     signature.finish(complaints);
 
     let overrides = Overrides { base_path, token_length, settlement, tolerance, public_url };
-    let dialect = dialect_name.and_then(|name| dialect(&name, folder, &overrides, complaints));
+    let dialect = dialect_name.and_then(|name| dialect(&name, sources, &overrides, complaints));
 
-    let (tls, asks_for_certificates) = tls::tls(table, folder, complaints);
-    let upstream_tls = tls::upstream_tls(table, upstream.as_deref(), folder, complaints);
+    let (tls, asks_for_certificates) = tls::tls(table, sources, complaints);
+    let upstream_tls = tls::upstream_tls(table, upstream.as_deref(), sources, complaints);
 
     let (limits, held) = limits(table.section("limits", complaints), complaints);
     let upstream_limits = upstream_limits(table.section("timeouts", complaints), held, complaints);
 
     let section = table.section("revocation", complaints);
-    let mut reading = revocation::Reading { dialect: dialect.as_ref(), folder, environment, complaints };
+    let mut reading = revocation::Reading { dialect: dialect.as_ref(), sources, complaints };
+    let before = sources.mark();
     let revocation = reading.revocation(section);
+    fixed.made_of("revocation", sources.since(before));
 
     let mut replay = table.section("replay", complaints);
     let replay_capacity = count(&mut replay, "capacity", 200_000, complaints);
@@ -234,11 +267,10 @@ fn settings(
     let drain_timeout = duration(&mut drain, "timeout", Duration::from_secs(30), complaints);
     drain.finish(complaints);
 
-    let callers =
-        caller::callers(table, dialect.as_ref(), folder, environment, &digest_key, asks_for_certificates, complaints);
+    let callers = caller::callers(table, dialect.as_ref(), sources, &digest_key, asks_for_certificates, complaints);
     let (callers, authorizations): (Vec<Caller>, _) = callers.into_iter().unzip();
     let (admin_keys, admin_authorization) =
-        admin::admin_token(table, &callers, folder, environment, &digest_key, complaints).unzip();
+        admin::admin_token(table, &callers, sources, &digest_key, complaints).unzip();
     Some(Settings {
         dialect: dialect?,
         callers: Callers::new(callers, digest_key.clone()),
@@ -257,15 +289,15 @@ fn settings(
         revocation,
         replay_capacity,
         replay_shared: replay_shared.is_none_or(|shared| shared.value),
-        drain_delay,
-        drain_timeout,
+        drain: Drain { delay: drain_delay, timeout: drain_timeout },
         threads: threads.unwrap_or(0),
+        fixed,
     })
 }
 
 fn dialect(
     name: &Spanned<String>,
-    folder: &Path,
+    sources: &Sources<'_>,
     overrides: &Overrides,
     complaints: &mut Complaints,
 ) -> Option<Dialect> {
@@ -278,9 +310,8 @@ fn dialect(
         complaints.push(&name.place, message);
         return None;
     }
-    let path = folder.join(&name.value);
-    let text = file(&path, &name.place, complaints)?;
-    dialect::read(&path.display().to_string(), &text, overrides, complaints)
+    let text = file(sources, &name.value, &name.place, complaints)?;
+    dialect::read(&sources.path(&name.value).display().to_string(), &text, overrides, complaints)
 }
 
 fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
@@ -419,9 +450,13 @@ fn bounded(table: &mut Table, key: &str, least: i64, usual: u32, complaints: &mu
     number.and_then(|number| u32::try_from(number.value).ok()).unwrap_or(usual)
 }
 
-fn file(path: &Path, place: &Place, complaints: &mut Complaints) -> Option<String> {
-    let complain = |fault: std::io::Error| complaints.push(place, format!("cannot read {}: {fault}", path.display()));
-    std::fs::read_to_string(path).map_err(complain).ok()
+fn file(sources: &Sources<'_>, name: &str, place: &Place, complaints: &mut Complaints) -> Option<String> {
+    let text = sources.file(name).and_then(|bytes| {
+        let text = std::str::from_utf8(&bytes).map_err(|_| std::io::Error::other("it is not UTF-8"))?;
+        Ok(text.to_owned())
+    });
+    let complain = |fault| complaints.push(place, format!("cannot read {}: {fault}", sources.path(name).display()));
+    text.map_err(complain).ok()
 }
 
 const USUAL_BODY: u64 = 64 << 10;

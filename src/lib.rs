@@ -12,6 +12,7 @@
 //! | module | subject |
 //! | --- | --- |
 //! | [`config`] | a file and flags become settings; every complaint at once, with line and column |
+//! | [`reload`] | a config that changes while it runs |
 //! | [`proxy`] | sockets, and the way of a request through them; the only room that names pingora |
 //! | [`fields`], [`target`], [`request`] | what came over the wire, read strictly |
 //! | [`origin`], [`network`] | where it comes from: whom a trusted proxy names, and which allow-list has it |
@@ -50,6 +51,7 @@ pub mod moment;
 pub mod network;
 pub mod origin;
 pub mod proxy;
+pub mod reload;
 pub mod request;
 pub mod revocation;
 pub mod secret;

@@ -47,6 +47,9 @@ pub struct Metrics {
     unpublished: IntGauge,
     resyncs: IntGauge,
     unreadable: IntGauge,
+    config_generation: IntGauge,
+    reload_successful: IntGauge,
+    reloaded: IntGauge,
     replays: IntGauge,
     log_dropped: IntGauge,
 }
@@ -75,8 +78,21 @@ pub struct Levels {
     pub expiries: Vec<Expiry>,
     /// Files with certificates are of no use as they are, and older ones are in use.
     pub certificates_stale: bool,
+    /// The config in use.
+    pub config: ConfigLevels,
     /// Log lines dropped.
     pub log_dropped: u64,
+}
+
+/// Which config is in use.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigLevels {
+    /// Its generation, from 1.
+    pub generation: u64,
+    /// When it came into use, in seconds since 1970.
+    pub since: i64,
+    /// A newer one was refused.
+    pub rejected: bool,
 }
 
 /// What became of an operator's call.
@@ -111,7 +127,7 @@ impl Outcome {
 
 impl Metrics {
     /// Registers everything; label values that are known now start at zero.
-    pub fn new(dialect: &Dialect) -> Result<Metrics, prometheus::Error> {
+    pub fn new() -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new();
         let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
         let metrics = Metrics {
@@ -224,6 +240,18 @@ impl Metrics {
                 "portcullis_revocation_entries_unreadable",
                 "Entries of the log that replicas share which could not be read.",
             )?,
+            config_generation: IntGauge::new(
+                "portcullis_config_generation",
+                "How many configs have been in use since the start, the one in use included.",
+            )?,
+            reload_successful: IntGauge::new(
+                "portcullis_config_last_reload_successful",
+                "0 while the config as it is now was refused and an older one is in use.",
+            )?,
+            reloaded: IntGauge::new(
+                "portcullis_config_last_reload_success_timestamp_seconds",
+                "When the config in use was loaded.",
+            )?,
             replays: IntGauge::new("portcullis_replays_remembered", "Signed messages remembered.")?,
             log_dropped: IntGauge::new(
                 "portcullis_log_lines_dropped",
@@ -232,9 +260,6 @@ impl Metrics {
             registry,
         };
         metrics.register()?;
-        for route in dialect.routes.iter() {
-            metrics.duration.with_label_values(&[&*route.name]);
-        }
         for fault in HandshakeFault::ALL {
             metrics.handshakes_failed.with_label_values(&[fault.as_str()]);
         }
@@ -253,6 +278,13 @@ impl Metrics {
             }
         }
         Ok(metrics)
+    }
+
+    /// Begins to show what a config brings with it, from zero.
+    pub fn know(&self, dialect: &Dialect) {
+        for route in dialect.routes.iter() {
+            self.duration.with_label_values(&[&*route.name]);
+        }
     }
 
     /// Counts a connection that was closed when it was accepted.
@@ -326,6 +358,9 @@ impl Metrics {
             self.certificate_expiry.with_label_values(&[expiry.certificate]).set(expiry.at);
         }
         self.certificates_stale.set(levels.certificates_stale.into());
+        self.config_generation.set(signed(levels.config.generation));
+        self.reload_successful.set((!levels.config.rejected).into());
+        self.reloaded.set(levels.config.since);
         self.log_dropped.set(signed(levels.log_dropped));
         let mut text = Vec::new();
         // Writing to memory cannot fail, and a metric that cannot be shown must not hide the others.
@@ -334,7 +369,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 30] = [
+        let all: [Box<dyn prometheus::core::Collector>; 33] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -363,6 +398,9 @@ impl Metrics {
             Box::new(self.unpublished.clone()),
             Box::new(self.resyncs.clone()),
             Box::new(self.unreadable.clone()),
+            Box::new(self.config_generation.clone()),
+            Box::new(self.reload_successful.clone()),
+            Box::new(self.reloaded.clone()),
             Box::new(self.replays.clone()),
             Box::new(self.log_dropped.clone()),
         ];

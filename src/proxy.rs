@@ -7,20 +7,26 @@
 //! ```text
 //! listener      sockets, which protocol a connection speaks, draining
 //! turnstile     how many connections may be open
+//! current       which generation of the config serves
+//! generation    its number, and why the next one was refused
 //! secured       a connection under TLS
 //! certificates  what TLS is opened with, renewed while connections stay open
 //! http1         a connection's requests, one after the other
 //! http2         a connection's requests, side by side
 //! story         one request, from its head to the reply                  ← start here
 //! forward       the head that goes to the PAM
+//! places        how many requests may be with the PAM
 //! ```
 
 mod certificates;
+pub mod current;
 mod forward;
+pub mod generation;
 mod http1;
 mod http2;
 pub mod listener;
 mod memory;
+mod places;
 mod secured;
 pub mod story;
 mod turnstile;
@@ -37,7 +43,7 @@ use crate::config::Limits;
 use crate::request::{Head, HeadFault, Peer, Reply};
 use crate::tls::callers::CallerTls;
 
-/// What a connection does with its requests.
+/// What a connection does with its requests: one generation of it, see [`current`].
 pub trait Serve: Send + Sync + 'static {
     /// What is kept of a request until its reply has been sent.
     type Record: Send;
@@ -80,7 +86,7 @@ pub trait Serve: Send + Sync + 'static {
     }
 
     /// The bounds a connection keeps.
-    fn limits(&self) -> &Limits;
+    fn limits(&self) -> Limits;
 }
 
 /// A request's body, still on the wire.

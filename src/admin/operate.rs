@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use super::key::AdminKeys;
 use super::order::{Call, Order, Subject, Why};
-use super::{Admin, LIMITS, whole};
+use super::{LIMITS, whole};
 use crate::denial::{Denial, Disclosure};
 use crate::fields::{Fields, Only};
 use crate::log::timestamp;
 use crate::metrics::Outcome;
+use crate::proxy::story::Portcullis;
 use crate::proxy::{Body, BodyFault};
 use crate::request::{Head, Method, Reply};
 use crate::revocation::record::{Fate, Record};
@@ -46,9 +47,14 @@ struct Named<'o> {
     text: Option<&'o [u8]>,
 }
 
-impl Admin {
+/// What calls are carried out on.
+pub(super) struct Operating<'p> {
+    pub(super) portcullis: &'p Portcullis,
+}
+
+impl Operating<'_> {
     /// Answers a call.
-    pub(super) async fn operate(&self, call: Call, keys: &AdminKeys, head: &Head, body: &mut impl Body) -> Reply {
+    pub(super) async fn answer(&self, call: Call, keys: &AdminKeys, head: &Head, body: &mut impl Body) -> Reply {
         let outcome = self.obey(call, keys, head, body).await;
         let mut fields = vec![(Bytes::from_static(b"Content-Type"), Bytes::from_static(b"application/json"))];
         let (status, counted, answer) = match outcome {

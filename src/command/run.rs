@@ -10,18 +10,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Admin;
-use crate::config::{Flags, Settings};
+use crate::config::sources::Files;
+use crate::config::{Drain, Flags, Settings};
 use crate::log::Log;
+use crate::proxy::current::Current;
 use crate::proxy::listener::{Server, bind};
 use crate::proxy::story::Portcullis;
+use crate::reload::{Reload, mounts};
 
 /// Serves until a signal says stop.
 pub fn run(flags: &Flags) -> ExitCode {
-    let settings = match super::load(flags) {
-        Ok(settings) => settings,
+    let (settings, files) = match super::read(flags) {
+        Ok(read) => read,
         Err(code) => return code,
     };
-    match serve(settings) {
+    match serve(settings, files, flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             super::complain_of(&fault);
@@ -30,7 +33,7 @@ pub fn run(flags: &Flags) -> ExitCode {
     }
 }
 
-fn serve(settings: Settings) -> Result<(), String> {
+fn serve(settings: Settings, files: Files, flags: &Flags) -> Result<(), String> {
     let traffic = bound(&settings.listen, "listen")?;
     let admin = settings.admin.as_deref().map(|address| bound(address, "admin")).transpose()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -39,7 +42,7 @@ fn serve(settings: Settings) -> Result<(), String> {
     }
     let runtime = runtime.enable_all().build().map_err(|fault| format!("cannot start threads: {fault}"))?;
     let (log, writer) = Log::start(std::io::stdout()).map_err(|fault| format!("cannot start the log: {fault}"))?;
-    let served = runtime.block_on(until_stopped(settings, traffic, admin, log));
+    let served = runtime.block_on(until_stopped(settings, files, flags.clone(), traffic, admin, log));
     // What is still running was given its time; a connection that holds out does not hold the process.
     runtime.shutdown_background();
     writer.finish(LAST_LINES);
@@ -48,27 +51,30 @@ fn serve(settings: Settings) -> Result<(), String> {
 
 async fn until_stopped(
     settings: Settings,
+    files: Files,
+    flags: Flags,
     traffic: TcpListener,
     admin: Option<TcpListener>,
     log: Log,
 ) -> Result<(), String> {
-    let (delay, timeout) = (settings.drain_delay, settings.drain_timeout);
     let fault = |fault: std::io::Error| fault.to_string();
     let mut terminate = signal(SignalKind::terminate()).map_err(fault)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(fault)?;
+    let hangup = signal(SignalKind::hangup()).map_err(fault)?;
     let started = json!({
         "dialect": &*settings.dialect.name,
         "upstream": settings.upstream,
         "callers": settings.callers.iter().count(),
     });
-    let portcullis = Portcullis::new(settings, log.clone()).await?;
-    let portcullis = Arc::new(portcullis);
+    let digest_key = settings.digest_key.clone();
+    let current = Current::new(Portcullis::new(settings, log.clone()).await?);
+    let first = current.now();
     let (ready, watched) = watch::channel(false);
-    let traffic = Server::start(traffic, Arc::clone(&portcullis)).map_err(fault)?;
+    let traffic = Server::start(traffic, Arc::clone(&current)).map_err(fault)?;
     // Without anyone to ask, everything is known from the start, and nobody should see a moment of "not ready".
-    ready.send_replace(portcullis.is_ready());
-    let checking = Arc::clone(&portcullis);
-    let admin = admin.map(|admin| Server::start(admin, Arc::new(Admin::new(portcullis, watched)))).transpose();
+    ready.send_replace(first.is_ready());
+    let pages = Admin::new(Arc::clone(&current), watched);
+    let admin = admin.map(|admin| Server::start(admin, Current::new(pages))).transpose();
     let admin = admin.map_err(fault)?;
     log.note(
         "info",
@@ -87,18 +93,22 @@ async fn until_stopped(
         }
     };
     let ready_once_known = async {
-        checking.ready().await;
+        first.ready().await;
         if !ready.send_replace(true) {
             log.note("info", "ready", &json!({}));
         }
+        drop(first);
         std::future::pending::<()>().await;
     };
+    mounts::warn(&files, &log);
+    let reload = Reload::new(flags, digest_key, files, Arc::clone(&current), log.clone());
     tokio::select! {
         () = stopped => {}
-        () = ready_once_known => {}
+        ((), ()) = async { tokio::join!(ready_once_known, reload.keep_up(hangup)) } => {}
     }
     // Unready at once, so that no new callers are sent here, but serving those who have not heard of it yet.
     ready.send_replace(false);
+    let Drain { delay, timeout } = current.now().drain();
     log.note(
         "info",
         "stopping",

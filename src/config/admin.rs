@@ -1,9 +1,8 @@
 //! `admin_token`: the secrets that open an operator's calls.
 
-use std::path::Path;
-
 use super::paper::{Complaints, Table};
 use super::reference::placed_secrets;
+use super::sources::Sources;
 use crate::admin::key::AdminKeys;
 use crate::credential::authorization::is_key;
 use crate::credential::{Caller, credential_digest};
@@ -13,12 +12,11 @@ use crate::secret::{DigestKey, Secret};
 pub fn admin_token(
     table: &mut Table,
     callers: &[Caller],
-    folder: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
+    sources: &Sources<'_>,
     digest_key: &DigestKey,
     complaints: &mut Complaints,
 ) -> Option<(AdminKeys, Secret)> {
-    let secrets = placed_secrets(table, "admin_token", folder, environment, complaints);
+    let secrets = placed_secrets(table, "admin_token", sources, complaints);
     for secret in &secrets {
         let bytes = secret.value.expose();
         let digest = credential_digest(&secret.value, digest_key);

@@ -1,7 +1,6 @@
 //! The callers of a config, held against what the dialect asks of them.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,6 +10,7 @@ use zeroize::Zeroizing;
 use super::networks;
 use super::paper::{Complaints, Place, Spanned, Table, Value};
 use super::reference::{secret, secrets};
+use super::sources::Sources;
 use crate::credential::authorization::{AuthScheme, is_key};
 use crate::credential::password::StoredHash;
 use crate::credential::signature::SigningKey;
@@ -22,8 +22,7 @@ use crate::secret::{DigestKey, Secret};
 pub fn callers(
     table: &mut Table,
     dialect: Option<&Dialect>,
-    folder: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
+    sources: &Sources<'_>,
     digest_key: &DigestKey,
     asks_for_certificates: bool,
     complaints: &mut Complaints,
@@ -32,7 +31,7 @@ pub fn callers(
     let mut taken = Taken::default();
     let mut callers = Vec::new();
     for table in table.tables("caller", complaints) {
-        let mut reading = Reading { dialect, folder, environment, digest_key, asks_for_certificates, complaints };
+        let mut reading = Reading { dialect, sources, digest_key, asks_for_certificates, complaints };
         callers.extend(reading.caller(table, &mut taken));
     }
     callers
@@ -44,8 +43,7 @@ struct Taken(HashMap<(&'static str, Vec<u8>), String>);
 
 struct Reading<'a> {
     dialect: Option<&'a Dialect>,
-    folder: &'a Path,
-    environment: &'a dyn Fn(&str) -> Option<String>,
+    sources: &'a Sources<'a>,
     digest_key: &'a DigestKey,
     /// Whether callers show certificates at all.
     asks_for_certificates: bool,
@@ -59,7 +57,7 @@ impl Reading<'_> {
         let name = table.string("name", self.complaints);
         let basic = table.table("basic", self.complaints).map(|table| self.basic(table));
         let bearer_place = place.clone();
-        let bearer = secrets(&mut table, "bearer", self.folder, self.environment, self.complaints);
+        let bearer = secrets(&mut table, "bearer", self.sources, self.complaints);
         if bearer.iter().any(|key| !is_key(key.expose())) {
             let message = "a bearer key has a blank, a line end or another character that no header can carry; it could never match";
             self.complaints.push(&place, message);
@@ -117,7 +115,7 @@ impl Reading<'_> {
                 "a password is missing; add password = { env = \"NAME\" } or password_hash = { file = \"…\" }";
             self.complaints.push(table.place(), message);
         }
-        let plain = secrets(&mut table, "password", self.folder, self.environment, self.complaints);
+        let plain = secrets(&mut table, "password", self.sources, self.complaints);
         let unsendable = |password: &Secret| {
             std::str::from_utf8(password.expose()).map_or(true, |text| text.chars().any(char::is_control))
         };
@@ -128,7 +126,7 @@ impl Reading<'_> {
         let newest = plain.last().cloned();
         let plain = plain.iter().map(|password| credential_digest(password, self.digest_key)).collect();
         let place = table.place().clone();
-        let hashes = secrets(&mut table, "password_hash", self.folder, self.environment, self.complaints);
+        let hashes = secrets(&mut table, "password_hash", self.sources, self.complaints);
         let mut hashed = Vec::new();
         for hash in &hashes {
             match std::str::from_utf8(hash.expose()).map_err(|_| "expected text").and_then(StoredHash::parse) {
@@ -157,7 +155,7 @@ impl Reading<'_> {
             table.require("id", "id = \"2026-11\"", self.complaints);
             let id = table.string("id", self.complaints);
             table.require("key", "key = { env = \"WALLET_SIGNING_KEY\" }", self.complaints);
-            let key = table.node("key").and_then(|node| secret(node, self.folder, self.environment, self.complaints));
+            let key = table.node("key").and_then(|node| secret(node, self.sources, self.complaints));
             table.finish(self.complaints);
             let (Some(id), Some(key), Some(scheme)) = (id, key, scheme) else { continue };
             if keys.iter().any(|other| *other.id == id.value) {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue, Error};
 
 /// Where something was written: a file with line and column, or a flag of the command line.
@@ -145,6 +146,27 @@ impl Value {
             Value::Datetime => "a date or time",
             Value::Array(_) => "an array",
             Value::Table(_) => "a table",
+        }
+    }
+
+    /// Lays it down in one way of several that mean the same.
+    fn digest(&self, into: &mut Sha256) {
+        let mut text = |kind: u8, text: &str| {
+            into.update([kind]);
+            into.update(text.len().to_be_bytes());
+            into.update(text);
+        };
+        match self {
+            Value::String(string) => text(b's', string),
+            Value::Integer(number) => text(b'i', &number.to_string()),
+            Value::Boolean(truth) => text(b'b', &truth.to_string()),
+            // Nothing reads them.
+            Value::Float | Value::Datetime => text(b'x', ""),
+            Value::Array(nodes) => {
+                text(b'a', &nodes.len().to_string());
+                nodes.iter().for_each(|node| node.value.digest(into));
+            }
+            Value::Table(table) => table.digest(into),
         }
     }
 
@@ -401,6 +423,17 @@ impl Table {
         self.entries.iter().any(|entry| entry.key.value == key)
     }
 
+    /// Where a key was written, and a digest of what was, in which neither order nor spelling counts. For before it is
+    /// taken out.
+    pub fn peek(&self, key: &str) -> Option<(Place, [u8; 32])> {
+        let entry = self.entries.iter().find(|entry| entry.key.value == key)?;
+        let mut digest = Sha256::new();
+        if let Some(node) = &entry.node {
+            node.value.digest(&mut digest);
+        }
+        Some((entry.key.place.clone(), digest.finalize().into()))
+    }
+
     /// Complains when the key was not written. `example` is the line to add, such as `listen = "127.0.0.1:8080"`.
     pub fn require(&self, key: &str, example: &str, complaints: &mut Complaints) {
         if !self.contains(key) && !self.document.incomplete.get() {
@@ -521,6 +554,20 @@ impl Table {
     pub fn written(&self) -> BTreeSet<String> {
         let nodes = self.entries.iter().filter_map(|entry| entry.node.as_ref());
         nodes.flat_map(|node| std::iter::once(node.path.clone()).chain(node.value.written())).collect()
+    }
+
+    fn digest(&self, into: &mut Sha256) {
+        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        entries.sort_by(|one, other| one.key.value.cmp(&other.key.value));
+        into.update([b't']);
+        into.update(entries.len().to_be_bytes());
+        for entry in entries {
+            into.update(entry.key.value.len().to_be_bytes());
+            into.update(&entry.key.value);
+            if let Some(node) = &entry.node {
+                node.value.digest(into);
+            }
+        }
     }
 
     fn new(place: Place, path: String, document: Document) -> Table {

@@ -1,26 +1,24 @@
 //! `[revocation] redis`: how to reach the store by which replicas share.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::duration;
 use super::paper::{Complaints, Spanned, Table};
 use super::reference::secret;
+use super::sources::Sources;
 use crate::revocation::store::{StoreRules, Tls, Topology};
 
-/// Reads the table, with the prefix of the keys and how long an answer may take. Files are looked for in `folder`.
+/// Reads the table, with the prefix of the keys and how long an answer may take.
 pub fn redis(
     table: Table,
-    folder: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
+    sources: &Sources<'_>,
     complaints: &mut Complaints,
 ) -> Option<(StoreRules, String, Duration)> {
-    Reading { folder, environment, complaints }.redis(table)
+    Reading { sources, complaints }.redis(table)
 }
 
 struct Reading<'a> {
-    folder: &'a Path,
-    environment: &'a dyn Fn(&str) -> Option<String>,
+    sources: &'a Sources<'a>,
     complaints: &'a mut Complaints,
 }
 
@@ -33,10 +31,10 @@ impl Reading<'_> {
         let cluster = table.boolean("cluster", self.complaints).is_some_and(|cluster| cluster.value);
         let user = table.string("user", self.complaints).map(|user| user.value);
         let password = table.node("password");
-        let password = password.and_then(|node| secret(node, self.folder, self.environment, self.complaints));
+        let password = password.and_then(|node| secret(node, self.sources, self.complaints));
         let ca = self.file(&mut table, "ca");
         let certificate = self.file(&mut table, "certificate");
-        let key = table.node("key").and_then(|node| secret(node, self.folder, self.environment, self.complaints));
+        let key = table.node("key").and_then(|node| secret(node, self.sources, self.complaints));
         let prefix = table.string("prefix", self.complaints);
         if let Some(prefix) = &prefix
             && (prefix.value.is_empty()
@@ -82,8 +80,8 @@ impl Reading<'_> {
 
     fn file(&mut self, table: &mut Table, key: &str) -> Option<Vec<u8>> {
         let path = table.string(key, self.complaints)?;
-        match std::fs::read(self.folder.join(&path.value)) {
-            Ok(bytes) => Some(bytes),
+        match self.sources.file(&path.value) {
+            Ok(mut bytes) => Some(std::mem::take(&mut *bytes)),
             Err(fault) => {
                 self.complaints.push(&path.place, format!("cannot read {}: {fault}", path.value));
                 None

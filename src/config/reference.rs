@@ -1,19 +1,12 @@
 //! A reference to a secret: `{ env = "NAME" }` or `{ file = "/run/secrets/name" }`, never the secret itself.
 
-use std::path::Path;
-
 use super::paper::{Complaints, Node, Spanned, Table, Value};
+use super::sources::Sources;
 use crate::secret::Secret;
 
 /// Reads the secrets that stand under `key`: one reference or an array of them.
-pub fn secrets(
-    table: &mut Table,
-    key: &str,
-    folder: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
-    complaints: &mut Complaints,
-) -> Vec<Secret> {
-    let found = placed_secrets(table, key, folder, environment, complaints);
+pub fn secrets(table: &mut Table, key: &str, sources: &Sources<'_>, complaints: &mut Complaints) -> Vec<Secret> {
+    let found = placed_secrets(table, key, sources, complaints);
     found.into_iter().map(|secret| secret.value).collect()
 }
 
@@ -21,13 +14,12 @@ pub fn secrets(
 pub fn placed_secrets(
     table: &mut Table,
     key: &str,
-    folder: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
+    sources: &Sources<'_>,
     complaints: &mut Complaints,
 ) -> Vec<Spanned<Secret>> {
     let read = |node: Node, complaints: &mut Complaints| {
         let place = node.place.clone();
-        secret(node, folder, environment, complaints).map(|value| Spanned { value, place })
+        secret(node, sources, complaints).map(|value| Spanned { value, place })
     };
     match table.node(key) {
         None => Vec::new(),
@@ -43,12 +35,7 @@ pub fn placed_secrets(
 
 /// Reads one secret. A variable that is not set, a file that cannot be read and an empty secret are complaints: none of
 /// them may turn into an open door.
-pub fn secret(
-    node: Node,
-    folder: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
-    complaints: &mut Complaints,
-) -> Option<Secret> {
+pub fn secret(node: Node, sources: &Sources<'_>, complaints: &mut Complaints) -> Option<Secret> {
     let place = node.place.clone();
     let Node { value: Value::Table(mut table), .. } = node else {
         node.mismatch("a reference to a secret: { env = \"NAME\" } or { file = \"/run/secrets/name\" }", complaints);
@@ -59,15 +46,15 @@ pub fn secret(
     let good = table.written().is_empty();
     table.finish(complaints);
     let bytes = match (variable, path) {
-        (Some(variable), None) => match environment(&variable) {
+        (Some(variable), None) => match sources.variable(&variable) {
             Some(text) => text.into_bytes(),
             None => {
                 complaints.push(&variable.place, format!("the environment variable{} is not set", shown(&variable)));
                 return None;
             }
         },
-        (None, Some(path)) => match std::fs::read(folder.join(&path.value)) {
-            Ok(bytes) => without_line_end(bytes),
+        (None, Some(path)) => match sources.file(&path.value) {
+            Ok(mut bytes) => without_line_end(std::mem::take(&mut *bytes)),
             Err(fault) => {
                 complaints.push(&path.place, format!("cannot read {}: {fault}", path.value));
                 return None;

@@ -1,10 +1,11 @@
 //! `[revocation]`: how tokens that ended are remembered, and how replicas share them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::paper::{Complaints, Spanned, Table};
 use super::redis;
+use super::sources::Sources;
 use super::{count, duration};
 use crate::dialect::Dialect;
 use crate::revocation::{Consistency, Rules, Sharing, WhenAway};
@@ -13,10 +14,8 @@ use crate::revocation::{Consistency, Rules, Sharing, WhenAway};
 pub struct Reading<'a> {
     /// Must have what the section builds on, where there is one.
     pub dialect: Option<&'a Dialect>,
-    /// Where files are looked for.
-    pub folder: &'a Path,
-    /// Where variables are.
-    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Where files and variables are.
+    pub sources: &'a Sources<'a>,
     /// Where complaints go.
     pub complaints: &'a mut Complaints,
 }
@@ -67,7 +66,7 @@ impl Reading<'_> {
             (check, retire.map_or(has_journal, |word| word.value))
         });
         let sharing = store.and_then(|table| {
-            let (store, prefix, timeout) = redis::redis(table, self.folder, self.environment, complaints)?;
+            let (store, prefix, timeout) = redis::redis(table, self.sources, complaints)?;
             let consistency = consistency.map_or(Consistency::Follow, |word| word.value);
             Some(Sharing { store, prefix, timeout, consistency, check, retire_to_journal })
         });

@@ -1,16 +1,18 @@
 //! `[tls]` and `[upstream_tls]`: certificates and keys, on both sides.
 
-use std::path::Path;
-
 use super::paper::{Complaints, Place, Spanned, Table};
+use super::sources::Sources;
 use crate::tls::callers::{CallerRules, ClientAuth};
 use crate::tls::pam::{PamRules, Roots};
 use crate::tls::watched::{Rules, Watched};
 use crate::tls::{Fault, IdentityFiles};
 
-/// Reads `[tls]`, which is there when callers are to connect over TLS, and its files, looked for in `folder`. With it,
-/// whether callers are asked for certificates.
-pub fn tls(table: &mut Table, folder: &Path, complaints: &mut Complaints) -> (Option<Watched<CallerRules>>, bool) {
+/// Reads `[tls]`, which is there when callers are to connect over TLS, and its files. With it, whether callers are asked for certificates.
+pub fn tls(
+    table: &mut Table,
+    sources: &Sources<'_>,
+    complaints: &mut Complaints,
+) -> (Option<Watched<CallerRules>>, bool) {
     let wanted = table.contains("tls");
     let mut table = table.section("tls", complaints);
     let place = table.place().clone();
@@ -31,8 +33,8 @@ pub fn tls(table: &mut Table, folder: &Path, complaints: &mut Complaints) -> (Op
     let asks = client_ca.is_some();
     let (Some(certificate), Some(key)) = (certificate, key) else { return (None, asks) };
     let rules = CallerRules {
-        identity: IdentityFiles { certificate: folder.join(&certificate.value), key: folder.join(&key.value) },
-        client_ca: client_ca.as_ref().map(|path| folder.join(&path.value)),
+        identity: IdentityFiles { certificate: sources.path(&certificate.value), key: sources.path(&key.value) },
+        client_ca: client_ca.as_ref().map(|path| sources.path(&path.value)),
         client_auth: client_auth.map_or(ClientAuth::Required, |client_auth| client_auth.value),
     };
     let keys = [("certificate", Some(&certificate)), ("key", Some(&key)), ("client_ca", client_ca.as_ref())];
@@ -44,7 +46,7 @@ pub fn tls(table: &mut Table, folder: &Path, complaints: &mut Complaints) -> (Op
 pub fn upstream_tls(
     table: &mut Table,
     upstream: Option<&str>,
-    folder: &Path,
+    sources: &Sources<'_>,
     complaints: &mut Complaints,
 ) -> Option<Watched<PamRules>> {
     let wanted = table.contains("upstream_tls");
@@ -62,7 +64,7 @@ pub fn upstream_tls(
     }
 
     let roots = match (&ca, &system) {
-        (Some(ca), None) => Some(Roots::File(folder.join(&ca.value))),
+        (Some(ca), None) => Some(Roots::File(sources.path(&ca.value))),
         (None, Some(_)) => Some(Roots::System),
         (None, None) | (Some(_), Some(_)) => {
             // Whoever wrote something else there has been told already.
@@ -75,7 +77,7 @@ pub fn upstream_tls(
     };
     let identity = match (&certificate, &key) {
         (Some(certificate), Some(key)) => {
-            Some(IdentityFiles { certificate: folder.join(&certificate.value), key: folder.join(&key.value) })
+            Some(IdentityFiles { certificate: sources.path(&certificate.value), key: sources.path(&key.value) })
         }
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {

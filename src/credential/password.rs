@@ -75,10 +75,15 @@ impl Passwords {
     /// At most `threads` verifications at a time; some more may wait.
     pub fn new(threads: usize) -> Passwords {
         Passwords {
-            right: moka::sync::Cache::builder().max_capacity(MOST_RIGHT).time_to_idle(RIGHT_FOR).build(),
+            right: right(),
             turns: Arc::new(Semaphore::new(threads.max(1))),
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
         }
+    }
+
+    /// The same, with nothing remembered: another config may have taken a password back.
+    pub fn successor(&self) -> Passwords {
+        Passwords { right: right(), turns: Arc::clone(&self.turns), waiting: Arc::clone(&self.waiting) }
     }
 
     /// True when the password matches one of the hashes.
@@ -103,6 +108,10 @@ impl Passwords {
         }
         Ok(right)
     }
+}
+
+fn right() -> moka::sync::Cache<SecretDigest, ()> {
+    moka::sync::Cache::builder().max_capacity(MOST_RIGHT).time_to_idle(RIGHT_FOR).build()
 }
 
 /// Requests that may wait for a verification; more are refused with 503. A queue longer than this is seconds long.

@@ -6,6 +6,7 @@
 
 pub mod claims;
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,8 +30,11 @@ pub struct ReplayKey {
 
 /// The signed messages admitted within their time.
 pub struct Replays {
-    /// One ledger a caller, made when first needed: one caller's flood must not fill the memory of the others.
-    seen: Vec<OnceLock<Arc<Seen>>>,
+    /// By the caller's index.
+    seen: Vec<Slot>,
+    /// By the caller's name; also of callers that other generations of the config had. One that is taken out and put back
+    /// must not find its messages forgotten.
+    known: HashMap<Box<str>, Slot>,
     most: u64,
     patience: Duration,
     claims: Option<Claims>,
@@ -40,10 +44,15 @@ pub struct Replays {
 pub struct Ticket {
     seen: Arc<Seen>,
     message: [u8; 20],
+    /// The same under other keys.
+    others: Vec<[u8; 20]>,
     fate: watch::Sender<Fate>,
     /// The same for the other replicas.
     claim: Option<Claim>,
 }
+
+/// One ledger a caller, made when first needed: one caller's flood must not fill the memory of the others.
+type Slot = Arc<OnceLock<Arc<Seen>>>;
 
 struct Seen(Ledger<[u8; 20], Earlier>);
 
@@ -59,9 +68,19 @@ enum Fate {
 }
 
 impl Replays {
-    /// A memory for `most` messages of each of `callers` callers. A copy waits for the first one for `patience` at most.
-    pub fn new(most: u64, callers: usize, patience: Duration) -> Replays {
-        Replays { seen: (0..callers).map(|_| OnceLock::new()).collect(), most, patience, claims: None }
+    /// A memory for `most` messages of each of the callers, in their order. A copy waits for the first one for `patience`
+    /// at most.
+    pub fn new(most: u64, callers: &[Box<str>], patience: Duration) -> Replays {
+        let known = HashMap::new();
+        Replays { seen: Vec::new(), known, most, patience, claims: None }.successor(callers, patience)
+    }
+
+    /// The same memory for other callers, known by their names.
+    pub fn successor(&self, callers: &[Box<str>], patience: Duration) -> Replays {
+        let mut known = self.known.clone();
+        let seen = callers.iter().map(|caller| Arc::clone(known.entry(caller.clone()).or_default())).collect();
+        let claims = self.claims.as_ref().map(|claims| claims.successor(callers));
+        Replays { seen, known, most: self.most, patience, claims }
     }
 
     /// The same memory, which also asks what other replicas have admitted.
@@ -81,14 +100,14 @@ impl Replays {
     async fn first_here(&self, key: &ReplayKey, time: Duration) -> Result<Ticket, Denial> {
         let seen = self.seen.get(key.caller).ok_or(Denial::Internal)?;
         let seen = seen.get_or_init(|| Arc::new(Seen(Ledger::new(self.most))));
-        let earlier = match admit(seen, key.message, time)? {
+        let earlier = match admit(seen, key, time)? {
             Ok(ticket) => return Ok(ticket),
             Err(earlier) => earlier,
         };
         timeout(self.patience, forgotten(earlier)).await.map_err(|_| Denial::CopyInFlight)??;
         // Whoever waited once does not queue again: a PAM in trouble would get the copies one by one, the last of them
         // long after its time.
-        admit(seen, key.message, time)?.map_err(|next| match *next.0.borrow() {
+        admit(seen, key, time)?.map_err(|next| match *next.0.borrow() {
             Fate::Settled => Denial::Replayed,
             Fate::Open | Fate::Forgotten => Denial::CopyInFlight,
         })
@@ -96,18 +115,40 @@ impl Replays {
 
     /// Messages remembered, of all callers.
     pub fn count(&self) -> u64 {
-        self.seen.iter().filter_map(OnceLock::get).map(|seen| seen.0.count()).sum()
+        self.known.values().filter_map(|slot| slot.get()).map(|seen| seen.0.count()).sum()
     }
 }
 
-/// Takes the message in, or finds the earlier copy. A full memory knows all the same what it holds.
-fn admit(seen: &Arc<Seen>, message: [u8; 20], time: Duration) -> Result<Result<Ticket, Earlier>, Denial> {
+/// Takes the message in, or finds the earlier copy.
+///
+/// Under each of the caller's keys: while keys rotate, which of them comes first is another one before and after a reload,
+/// and in the end only the new one is left to know the message by.
+fn admit(seen: &Arc<Seen>, key: &ReplayKey, time: Duration) -> Result<Result<Ticket, Earlier>, Denial> {
     let (fate, watched) = watch::channel(Fate::Open);
-    let kept = match seen.0.reserve() {
-        Ok(place) => seen.0.keep_first(place, message, Earlier(watched), time),
-        Err(Full) => Err(seen.0.find(&message).ok_or(Denial::ReplayMemoryFull)?),
-    };
-    Ok(kept.map(|()| Ticket { seen: Arc::clone(seen), message, fate, claim: None }))
+    if let Err(earlier) = keep(seen, key.message, Earlier(watched.clone()), time)? {
+        return Ok(Err(earlier));
+    }
+    let mut ticket = Ticket { seen: Arc::clone(seen), message: key.message, others: Vec::new(), fate, claim: None };
+    for other in &key.under_other_keys {
+        // Two keys may have the same secret.
+        if *other == ticket.message || ticket.others.contains(other) {
+            continue;
+        }
+        match keep(seen, *other, Earlier(watched.clone()), time)? {
+            Ok(()) => ticket.others.push(*other),
+            // What was kept so far goes with the ticket.
+            Err(earlier) => return Ok(Err(earlier)),
+        }
+    }
+    Ok(Ok(ticket))
+}
+
+/// A full memory knows all the same what it holds.
+fn keep(seen: &Seen, message: [u8; 20], it: Earlier, time: Duration) -> Result<Result<(), Earlier>, Denial> {
+    match seen.0.reserve() {
+        Ok(place) => Ok(seen.0.keep_first(place, message, it, time)),
+        Err(Full) => Ok(Err(seen.0.find(&message).ok_or(Denial::ReplayMemoryFull)?)),
+    }
 }
 
 /// Waits for the fate of an earlier copy; it must have been forgotten for this one to go on.
@@ -130,7 +171,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if *self.fate.borrow() == Fate::Open {
             // First out of the ledger, then the news: who waits finds the key free.
-            self.seen.0.drop_key(&self.message);
+            std::iter::once(&self.message).chain(&self.others).for_each(|message| self.seen.0.drop_key(message));
             self.fate.send_replace(Fate::Forgotten);
         }
     }
@@ -143,21 +184,51 @@ mod tests {
     const KEY: ReplayKey = ReplayKey { caller: 0, message: [1; 20], under_other_keys: Vec::new() };
     const HOUR: Duration = Duration::from_secs(3600);
 
+    fn memory(most: u64, patience: Duration) -> Replays {
+        Replays::new(most, &["one".into(), "other".into()], patience)
+    }
+
     async fn refusal(replays: &Replays, key: ReplayKey) -> Option<Denial> {
         replays.first(key, HOUR).await.err()
     }
 
     #[tokio::test]
     async fn a_settled_message_is_refused_ever_after() {
-        let replays = Replays::new(10, 2, HOUR);
+        let replays = memory(10, HOUR);
         replays.first(KEY, HOUR).await.ok().unwrap().settle();
         assert_eq!(refusal(&replays, KEY).await, Some(Denial::Replayed));
         assert_eq!(refusal(&replays, ReplayKey { caller: 1, ..KEY }).await, None);
     }
 
+    // threat: D10
+    #[tokio::test]
+    async fn a_message_stays_refused_while_its_keys_rotate_and_its_caller_comes_and_goes() {
+        let (old, new) = ([1; 20], [2; 20]);
+        let key = |message, others: &[[u8; 20]]| ReplayKey { caller: 0, message, under_other_keys: others.to_vec() };
+        let both = memory(10, HOUR);
+        both.first(key(old, &[new, new, old]), HOUR).await.ok().unwrap().settle();
+        assert_eq!(both.count(), 2);
+        let without = both.successor(&["other".into()], HOUR);
+        let moved = without.successor(&["other".into(), "one".into()], HOUR);
+        for rotated in [key(new, &[]), key(new, &[old]), key(old, &[])] {
+            assert_eq!(refusal(&both, rotated.clone()).await, Some(Denial::Replayed));
+            assert_eq!(refusal(&moved, ReplayKey { caller: 1, ..rotated.clone() }).await, Some(Denial::Replayed));
+            assert_eq!(refusal(&moved, rotated.clone()).await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_under_one_key_is_let_go_of_when_it_is_known_under_another() {
+        let replays = memory(10, HOUR);
+        replays.first(KEY, HOUR).await.ok().unwrap().settle();
+        let also = ReplayKey { message: [2; 20], under_other_keys: vec![KEY.message], ..KEY };
+        assert_eq!(refusal(&replays, also).await, Some(Denial::Replayed));
+        assert_eq!(refusal(&replays, ReplayKey { message: [2; 20], ..KEY }).await, None);
+    }
+
     #[tokio::test]
     async fn a_message_without_a_definitive_answer_may_come_again() {
-        let replays = Replays::new(10, 1, HOUR);
+        let replays = memory(10, HOUR);
         drop(replays.first(KEY, HOUR).await.ok().unwrap());
         assert_eq!(refusal(&replays, KEY).await, None);
     }
@@ -165,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn a_copy_waits_for_the_fate_of_the_first() {
         for settled in [true, false] {
-            let replays = Arc::new(Replays::new(10, 1, HOUR));
+            let replays = Arc::new(memory(10, HOUR));
             let ticket = replays.first(KEY, HOUR).await.ok().unwrap();
             let copy = tokio::spawn({
                 let replays = Arc::clone(&replays);
@@ -184,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_many_copies_that_waited_one_goes_on_and_the_others_are_told_to_come_again() {
-        let replays = Arc::new(Replays::new(10, 1, HOUR));
+        let replays = Arc::new(memory(10, HOUR));
         let ticket = replays.first(KEY, HOUR).await.ok().unwrap();
         let copies: Vec<_> = (0..3)
             .map(|_| {
@@ -204,7 +275,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_does_not_wait_for_ever() {
-        let replays = Replays::new(10, 1, Duration::from_secs(9));
+        let replays = memory(10, Duration::from_secs(9));
         let _never_settled = replays.first(KEY, HOUR).await.ok().unwrap();
         assert_eq!(refusal(&replays, KEY).await, Some(Denial::CopyInFlight));
     }
@@ -212,7 +283,7 @@ mod tests {
     // threat: D11
     #[tokio::test]
     async fn a_full_memory_refuses_its_caller_and_no_other() {
-        let replays = Replays::new(1, 2, HOUR);
+        let replays = memory(1, HOUR);
         replays.first(KEY, HOUR).await.ok().unwrap().settle();
         let other = ReplayKey { message: [2; 20], ..KEY };
         assert_eq!(refusal(&replays, other.clone()).await, Some(Denial::ReplayMemoryFull));

@@ -4,7 +4,6 @@
 //! neither abort nor repeat what the PAM is executing; they are noticed when the reply is written, or as the next head.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -13,27 +12,38 @@ use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::current::Current;
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
 use crate::config::Limits;
 use crate::request::{Head, HeadFault, Peer, Reply, ReplyBody};
 use crate::upstream::AnswerStream;
 
 /// Serves a connection until one of the sides ends it. `read` is what has been read of it already.
-pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: &Peer, read: BytesMut, mut shutdown: ShutdownWatch) {
-    let limits = *serve.limits();
+pub async fn serve<S: Serve>(
+    current: &Current<S>,
+    stream: Stream,
+    peer: &Peer,
+    read: BytesMut,
+    mut shutdown: ShutdownWatch,
+) {
     let mut wire = Wire { stream, read };
+    let mut limits = current.now().limits();
     let mut patience = limits.head_timeout;
     let old = Instant::now() + limits.connection_age;
     let mut served = 0;
     loop {
-        let head = match wire.head(patience, &limits, &mut shutdown).await {
-            Ok(Some(head)) => head,
+        let raw = match wire.head(patience, &limits, &mut shutdown).await {
+            Ok(Some(raw)) => raw,
             Ok(None) => {
                 wire.part().await;
                 return;
             }
             Err(_) => return,
         };
+        // From its first byte that is looked at to its reply a request is one generation's.
+        let serve = current.now();
+        limits = serve.limits();
+        let head = raw.and_then(|raw| Head::scan(raw, &limits.head));
         let mut exchange = Exchange { wire: &mut wire, unread: 0, expects_continue: false };
         let mut go_on = false;
         if let Ok(head) = &head {
@@ -75,13 +85,13 @@ struct Exchange<'w> {
 }
 
 impl Wire {
-    /// The next head; `None` when the caller ends the connection, stays silent for too long, or we are stopping.
+    /// The bytes of the next head; `None` when the caller ends the connection, stays silent for too long, or we are stopping.
     async fn head(
         &mut self,
         silence: Duration,
         limits: &Limits,
         shutdown: &mut ShutdownWatch,
-    ) -> io::Result<Option<Result<Head, HeadFault>>> {
+    ) -> io::Result<Option<Result<Bytes, HeadFault>>> {
         // One empty line in front of a request is what some old callers send behind a body (RFC 9112 §2.2). It starts no
         // request, so it does not start the clock either: a 408 for it could be taken for the next request's answer.
         while EMPTY_LINE.starts_with(&self.read) {
@@ -101,8 +111,7 @@ impl Wire {
         let mut searched = 0;
         loop {
             if let Some(end) = head_end(&self.read, searched) {
-                let raw = self.read.split_to(end).freeze();
-                return Ok(Some(Head::scan(raw, &limits.head)));
+                return Ok(Some(Ok(self.read.split_to(end).freeze())));
             }
             if self.read.len() > limits.head.bytes {
                 return Ok(Some(Err(HeadFault::TooLarge)));

@@ -11,13 +11,14 @@ use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::current::Current;
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
 use crate::fields::Fields;
 use crate::request::{Head, HeadFault, HeadLimits, Peer, Reply, ReplyBody};
 
 /// Serves a connection, from its preface on, until one of the sides ends it.
-pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: Peer, mut shutdown: ShutdownWatch) {
-    let limits = *serve.limits();
+pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Peer, mut shutdown: ShutdownWatch) {
+    let limits = current.now().limits();
     let peer = Arc::new(peer);
     let digest = Arc::new(Digest {
         ssl_digest: stream.get_ssl_digest(),
@@ -79,7 +80,7 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: Peer, mut shu
                     connection.graceful_shutdown();
                     stopping = true;
                 }
-                let (serve, peer) = (Arc::clone(serve), Arc::clone(&peer));
+                let (serve, peer) = (current.now(), Arc::clone(&peer));
                 let stream = OpenStream::count(&open);
                 tokio::spawn(async move {
                     let _stream = stream;
@@ -101,7 +102,7 @@ pub async fn serve<S: Serve>(serve: &Arc<S>, stream: Stream, peer: Peer, mut shu
 
 /// One request and its reply.
 async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession) {
-    let limits = *serve.limits();
+    let limits = serve.limits();
     session.set_write_timeout(Some(limits.write_timeout));
     let head = head(&session, &limits.head);
     let declared = head.as_ref().ok().and_then(|head| head.framing.length);

@@ -20,8 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::current::Current;
 use super::secured::Secured;
-use super::turnstile::{Entered, Turnstile};
+use super::turnstile::{Bounds, Entered, Turnstile};
 use super::{Serve, http1, http2};
 use crate::request::Peer;
 use crate::tls::callers::CallerTls;
@@ -45,7 +46,7 @@ pub fn bind(address: &str) -> io::Result<TcpListener> {
 
 impl Server {
     /// Starts to accept. Needs a running tokio runtime.
-    pub fn start<S: Serve>(listener: TcpListener, serve: Arc<S>) -> io::Result<Server> {
+    pub fn start<S: Serve>(listener: TcpListener, current: Arc<Current<S>>) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let open = watch::Sender::new(0);
@@ -54,10 +55,8 @@ impl Server {
         let mut sockets = Fds::new();
         sockets.add(name.clone(), listener.into_raw_fd());
         let sockets: ListenFds = Arc::new(sockets.into());
-        let limits = serve.limits();
-        let of_one = Some(limits.connections_per_address as usize).filter(|&most| most > 0);
-        let turnstile = Turnstile::new(limits.connections as usize, of_one);
-        let mut service = Service::new(name.clone(), Front { serve, turnstile, open: open.clone() });
+        let front = Front { current, turnstile: Arc::default(), open: open.clone() };
+        let mut service = Service::new(name.clone(), front);
         // Heads and bodies have their own buffers here; a second pair would cost 64 KiB a connection.
         service.add_listener(ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::unbuffered()));
         let accepting = tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await });
@@ -84,7 +83,7 @@ impl Server {
 
 /// What stands at the door: finds out which protocol a connection speaks, under TLS where there is TLS.
 struct Front<S> {
-    serve: Arc<S>,
+    current: Arc<Current<S>>,
     turnstile: Arc<Turnstile>,
     open: watch::Sender<usize>,
 }
@@ -103,8 +102,8 @@ impl<S: Serve> ServerApp for Front<S> {
         };
         let Opened { stream, peer, protocol } = opened?;
         match protocol {
-            Protocol::Http1(read) => http1::serve(&self.serve, stream, &peer, read, shutdown.clone()).await,
-            Protocol::Http2 => http2::serve(&self.serve, stream, peer, shutdown.clone()).await,
+            Protocol::Http1(read) => http1::serve(&self.current, stream, &peer, read, shutdown.clone()).await,
+            Protocol::Http2 => http2::serve(&self.current, stream, peer, shutdown.clone()).await,
         }
         None
     }
@@ -120,39 +119,40 @@ struct Opened {
 impl<S: Serve> Front<S> {
     /// What comes before the first request. `None` when there will be none.
     async fn open(&self, stream: Stream, address: IpAddr) -> Option<Opened> {
-        match self.serve.tls() {
-            Some(tls) => self.open_secured(&tls, stream, address).await,
-            None => self.open_plain(stream, address).await,
+        let serve = self.current.now();
+        match serve.tls() {
+            Some(tls) => open_secured(&*serve, &tls, stream, address).await,
+            None => open_plain(&*serve, stream, address).await,
         }
     }
+}
 
-    /// TLS settles which protocol it is.
-    async fn open_secured(&self, tls: &CallerTls, stream: Stream, address: IpAddr) -> Option<Opened> {
-        match Secured::accept(tls, stream, self.serve.limits().handshake_timeout).await {
-            Ok(secured) => {
-                let peer = Peer { address, names: secured.names() };
-                let protocol = if secured.speaks_http2() { Protocol::Http2 } else { Protocol::Http1(BytesMut::new()) };
-                Some(Opened { stream: Box::new(secured), peer, protocol })
-            }
-            Err(fault) => {
-                self.serve.handshake_failed(fault);
-                None
-            }
+/// TLS settles which protocol it is.
+async fn open_secured(serve: &impl Serve, tls: &CallerTls, stream: Stream, address: IpAddr) -> Option<Opened> {
+    match Secured::accept(tls, stream, serve.limits().handshake_timeout).await {
+        Ok(secured) => {
+            let peer = Peer { address, names: secured.names() };
+            let protocol = if secured.speaks_http2() { Protocol::Http2 } else { Protocol::Http1(BytesMut::new()) };
+            Some(Opened { stream: Box::new(secured), peer, protocol })
+        }
+        Err(fault) => {
+            serve.handshake_failed(fault);
+            None
         }
     }
+}
 
-    /// The first bytes do.
-    async fn open_plain(&self, mut stream: Stream, address: IpAddr) -> Option<Opened> {
-        let time = self.serve.limits().head_timeout;
-        let peer = Peer { address, names: Names::default() };
-        match timeout(time, first_bytes(&mut stream)).await.ok()?? {
-            read if read.starts_with(PREFACE) => {
-                let mut tcp = stream.into_any().downcast::<Tcp>().ok()?;
-                tcp.rewind(&read);
-                Some(Opened { stream: tcp, peer, protocol: Protocol::Http2 })
-            }
-            read => Some(Opened { stream, peer, protocol: Protocol::Http1(read) }),
+/// The first bytes do.
+async fn open_plain(serve: &impl Serve, mut stream: Stream, address: IpAddr) -> Option<Opened> {
+    let time = serve.limits().head_timeout;
+    let peer = Peer { address, names: Names::default() };
+    match timeout(time, first_bytes(&mut stream)).await.ok()?? {
+        read if read.starts_with(PREFACE) => {
+            let mut tcp = stream.into_any().downcast::<Tcp>().ok()?;
+            tcp.rewind(&read);
+            Some(Opened { stream: tcp, peer, protocol: Protocol::Http2 })
         }
+        read => Some(Opened { stream, peer, protocol: Protocol::Http1(read) }),
     }
 }
 
@@ -165,18 +165,22 @@ struct Open<'a, S: Serve> {
 impl<S: Serve> Open<'_, S> {
     /// `None` where there are too many, and the connection is to be closed before a byte of it is read.
     fn count(front: &Front<S>, peer: IpAddr) -> Option<Open<'_, S>> {
-        let from = Some(peer).filter(|peer| !front.serve.carries_many(*peer));
-        let turned_away = |full| front.serve.turned_away(full);
-        let entered = front.turnstile.enter(from).map_err(turned_away).ok()?;
+        let serve = front.current.now();
+        let limits = serve.limits();
+        let of_one = Some(limits.connections_per_address as usize).filter(|&most| most > 0);
+        let bounds = Bounds { all: limits.connections as usize, of_one };
+        let from = Some(peer).filter(|peer| !serve.carries_many(*peer));
+        let turned_away = |full| serve.turned_away(full);
+        let entered = front.turnstile.enter(from, bounds).map_err(turned_away).ok()?;
         front.open.send_modify(|open| *open += 1);
-        front.serve.connected(1);
+        serve.connected(1);
         Some(Open { front, _entered: entered })
     }
 }
 
 impl<S: Serve> Drop for Open<'_, S> {
     fn drop(&mut self) {
-        self.front.serve.connected(-1);
+        self.front.current.now().connected(-1);
         self.front.open.send_modify(|open| *open -= 1);
     }
 }

@@ -1,6 +1,6 @@
 //! The answers to what the gate asks: the memories of this process.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::credential::password::{PasswordQuestion, Passwords};
@@ -15,9 +15,9 @@ use crate::token::{Standing, TokenDigest};
 pub struct Memory {
     pub passwords: Passwords,
     pub replays: Replays,
-    pub revocations: Revocations,
+    pub revocations: Arc<Revocations>,
     /// `None` when nothing is learnt from the PAM.
-    pub presumed: Option<Presumed>,
+    pub presumed: Option<Arc<Presumed>>,
 }
 
 /// One request's questions.
@@ -27,6 +27,17 @@ pub struct Asking<'m> {
 }
 
 impl Memory {
+    /// For the next generation, which has callers with other names and secrets: what ended and what was admitted stays
+    /// known, which password was right does not.
+    pub fn successor(&self, callers: &[Box<str>], patience: Duration) -> Memory {
+        Memory {
+            passwords: self.passwords.successor(),
+            replays: self.replays.successor(callers, patience),
+            revocations: Arc::clone(&self.revocations),
+            presumed: self.presumed.clone(),
+        }
+    }
+
     /// For one request.
     pub fn asking(&self) -> Asking<'_> {
         Asking { memory: self, waited: Mutex::default() }

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::certificates::Certificates;
+use super::generation::Generation;
 use super::memory::Memory;
+use super::places::{Place, Places};
 use super::{Body, BodyFault, Full, HandshakeFault, Sent, Serve, forward};
 use crate::admin::key::AdminKeys;
-use crate::config::{Limits, Settings};
+use crate::config::{Complaint, Drain, Limits, Settings};
 use crate::credential::password::Passwords;
 use crate::credential::replay::claims::Claims;
 use crate::credential::replay::{Replays, Ticket};
@@ -34,24 +35,27 @@ use crate::request::{Head, HeadFault, Method, Peer, Reply, ReplyBody, Request, W
 use crate::revocation::presumed::Presumed;
 use crate::revocation::sightings::Sightings;
 use crate::revocation::{Revocations, WhenAway};
+use crate::secret::DigestKey;
 use crate::tls::callers::CallerTls;
 use crate::token::TokenDigest;
 use crate::trace::{CorrelationId, Fresh, TraceContext};
 use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
 
-/// A running Portcullis.
+/// A running Portcullis: one generation of its config, and what outlives generations.
 pub struct Portcullis {
+    generation: Generation,
     gate: Gate,
     upstream: Upstream,
     certificates: Arc<Certificates>,
-    /// One for each request that may be with the PAM at the same time.
-    places: Arc<Semaphore>,
-    memory: Memory,
     trusted_proxies: TrustedProxies,
     limits: Limits,
-    metrics: Metrics,
-    log: Log,
+    drain: Drain,
     admin_keys: Option<AdminKeys>,
+    memory: Memory,
+    /// Requests that are with the PAM.
+    places: Arc<Places>,
+    metrics: Arc<Metrics>,
+    log: Log,
 }
 
 /// What is kept of a request until its reply has been sent.
@@ -60,7 +64,7 @@ pub struct Record {
     start: Instant,
     unsettled: Option<Ticket>,
     /// Given back when the reply has been sent.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// What happened to a request on its way, beside the reply.
@@ -74,7 +78,7 @@ struct Course<'g> {
     /// Settled once a streamed answer is complete.
     unsettled: Option<Ticket>,
     /// Kept by a streamed answer, which is with the PAM until its last byte.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     own: Duration,
     upstream: Option<Duration>,
 }
@@ -85,18 +89,57 @@ impl Portcullis {
     /// Opens what tokens that ended are kept in; the error says what is wrong with it.
     pub async fn new(settings: Settings, log: Log) -> Result<Portcullis, String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let callers: Vec<Box<str>> = settings.callers.iter().map(|caller| caller.name.clone()).collect();
+        let callers = names(&settings);
         let (mut revocations, token_key) =
-            Revocations::open(&settings.revocation, settings.digest_key, log.clone()).await?;
+            Revocations::open(&settings.revocation, settings.digest_key.clone(), log.clone()).await?;
         if settings.admin_keys.is_some() {
             revocations = revocations.remembering_sightings();
         }
-        let mut replays = Replays::new(settings.replay_capacity, callers.len(), settings.upstream_limits.total);
+        let mut replays = Replays::new(settings.replay_capacity, &callers, settings.upstream_limits.total);
         if let (Some(feed), Some(sharing), true) =
             (revocations.feed(), &settings.revocation.sharing, settings.replay_shared)
         {
             replays = replays.shared(Claims::new(feed, callers, sharing.check == WhenAway::Refuse));
         }
+        let metrics = Arc::new(Metrics::new().map_err(|fault| fault.to_string())?);
+        let memory = Memory {
+            passwords: Passwords::new(threads),
+            replays,
+            revocations: Arc::new(revocations),
+            presumed: settings.revocation.learn.map(|time| Arc::new(Presumed::new(time))),
+        };
+        Ok(Portcullis::of(
+            Generation::first(settings.fixed.clone()),
+            settings,
+            token_key,
+            memory,
+            Arc::default(),
+            metrics,
+            log,
+        ))
+    }
+
+    /// The next generation. What came before the reload stays known; what is under way ends by the old one.
+    ///
+    /// The error says what cannot change.
+    pub fn successor(&self, settings: Settings) -> Result<Portcullis, Vec<Complaint>> {
+        let generation = self.generation.successor(settings.fixed.clone())?;
+        let memory = self.memory.successor(&names(&settings), settings.upstream_limits.total);
+        let (places, metrics) = (Arc::clone(&self.places), Arc::clone(&self.metrics));
+        let token_key = self.gate.token_key.clone();
+        Ok(Portcullis::of(generation, settings, token_key, memory, places, metrics, self.log.clone()))
+    }
+
+    fn of(
+        generation: Generation,
+        settings: Settings,
+        token_key: DigestKey,
+        memory: Memory,
+        places: Arc<Places>,
+        metrics: Arc<Metrics>,
+        log: Log,
+    ) -> Portcullis {
+        metrics.know(&settings.dialect);
         let upstream = Upstream::new(settings.upstream, settings.upstream_limits);
         let certificates =
             Arc::new(Certificates { callers: settings.tls.map(Arc::new), pam: settings.upstream_tls.map(Arc::new) });
@@ -105,8 +148,8 @@ impl Portcullis {
             Some(tls) => upstream.over(Arc::clone(tls)),
             None => upstream,
         };
-        Ok(Portcullis {
-            metrics: Metrics::new(&settings.dialect).map_err(|fault| fault.to_string())?,
+        Portcullis {
+            generation,
             gate: Gate {
                 dialect: settings.dialect,
                 callers: settings.callers,
@@ -116,18 +159,25 @@ impl Portcullis {
             },
             upstream,
             certificates,
-            places: Arc::new(Semaphore::new(settings.limits.in_flight as usize)),
-            memory: Memory {
-                passwords: Passwords::new(threads),
-                replays,
-                revocations,
-                presumed: settings.revocation.learn.map(Presumed::new),
-            },
             trusted_proxies: settings.trusted_proxies,
             limits: settings.limits,
-            log,
+            drain: settings.drain,
             admin_keys: settings.admin_keys,
-        })
+            memory,
+            places,
+            metrics,
+            log,
+        }
+    }
+
+    /// Which generation of the config this is.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// How it stops.
+    pub fn drain(&self) -> Drain {
+        self.drain
     }
 
     /// The metrics.
@@ -159,12 +209,11 @@ impl Portcullis {
     pub fn exposition(&self) -> Vec<u8> {
         let revocations = &self.memory.revocations;
         let (live, revocation_capacity) = revocations.live();
-        let places = (self.limits.in_flight as usize).saturating_sub(self.places.available_permits());
         self.metrics.text(Levels {
-            upstream_in_flight: places as u64,
+            upstream_in_flight: self.places.taken() as u64,
             revocations: live,
             revocation_capacity,
-            presumed: self.memory.presumed.as_ref().map_or(0, Presumed::count),
+            presumed: self.memory.presumed.as_ref().map_or(0, |presumed| presumed.count()),
             journal_failing: revocations.journal_is_failing(),
             sharing: revocations.sharing().unwrap_or_default(),
             sightings: revocations.sightings().map_or(0, |sightings| sightings.count().0),
@@ -172,6 +221,7 @@ impl Portcullis {
             replays: self.memory.replays.count(),
             expiries: self.certificates.expiries(),
             certificates_stale: self.certificates.are_stale(),
+            config: self.generation.levels(),
             log_dropped: self.log.dropped(),
         })
     }
@@ -189,6 +239,7 @@ impl Portcullis {
         });
         let callers: Vec<&str> = self.gate.callers.iter().map(|caller| &*caller.name).collect();
         let mut status = serde_json::json!({
+            "config": self.generation.status(),
             "version": env!("CARGO_PKG_VERSION"),
             "dialect": &*self.gate.dialect.name,
             "callers": callers,
@@ -246,7 +297,7 @@ impl Portcullis {
         course.own = arrived.elapsed().saturating_sub(ask.waited());
         let permit = admitted?;
         // Last: a place is nothing that those who prove nothing could take away from others.
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Denial::InFlightFull)?;
+        let place = self.places.take(self.limits.in_flight).ok_or(Denial::InFlightFull)?;
 
         course.forwarded = true;
         course.settled = permit.settled;
@@ -460,9 +511,13 @@ impl Serve for Portcullis {
         self.metrics.turned_away(full.as_str());
     }
 
-    fn limits(&self) -> &Limits {
-        &self.limits
+    fn limits(&self) -> Limits {
+        self.limits
     }
+}
+
+fn names(settings: &Settings) -> Vec<Box<str>> {
+    settings.callers.iter().map(|caller| caller.name.clone()).collect()
 }
 
 /// The identifiers of one request, and where it comes from.

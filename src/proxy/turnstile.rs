@@ -5,11 +5,18 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts connections in and out.
+#[derive(Default)]
 pub struct Turnstile {
-    most: usize,
-    /// `None` where one address may have all of them.
-    most_of_one: Option<usize>,
     inside: Mutex<Inside>,
+}
+
+/// How many may be inside. Comes with each connection: it may change while some are.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// In all.
+    pub all: usize,
+    /// From one address; `None` where one address may have all of them.
+    pub of_one: Option<usize>,
 }
 
 /// Which bound a connection would have crossed.
@@ -35,19 +42,14 @@ struct Inside {
 }
 
 impl Turnstile {
-    /// For at most `most` connections, at most `most_of_one` of them from one address.
-    pub fn new(most: usize, most_of_one: Option<usize>) -> Arc<Turnstile> {
-        Arc::new(Turnstile { most, most_of_one, inside: Mutex::default() })
-    }
-
     /// Lets a connection in. `None` instead of an address counts against the bound on all alone.
-    pub fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> Result<Entered, Full> {
-        let from = from.filter(|_| self.most_of_one.is_some()).map(neighbourhood);
+    pub fn enter(self: &Arc<Self>, from: Option<IpAddr>, bounds: Bounds) -> Result<Entered, Full> {
+        let from = from.filter(|_| bounds.of_one.is_some()).map(neighbourhood);
         let mut inside = self.inside();
-        if inside.all >= self.most {
+        if inside.all >= bounds.all {
             return Err(Full::All);
         }
-        if let (Some(most), Some(from)) = (self.most_of_one, from) {
+        if let (Some(most), Some(from)) = (bounds.of_one, from) {
             let open = inside.by_address.entry(from).or_default();
             if *open >= most {
                 return Err(Full::Address);
@@ -104,13 +106,19 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn enter(turnstile: &Arc<Turnstile>, from: &str) -> Result<Entered, Full> {
-        turnstile.enter(Some(from.parse().unwrap()))
+    type Stile = (Arc<Turnstile>, Bounds);
+
+    fn stile(all: usize, of_one: Option<usize>) -> Stile {
+        (Arc::default(), Bounds { all, of_one })
+    }
+
+    fn enter((turnstile, bounds): &Stile, from: &str) -> Result<Entered, Full> {
+        turnstile.enter(Some(from.parse().unwrap()), *bounds)
     }
 
     #[test]
     fn who_leaves_makes_room_and_leaves_nothing_behind() {
-        let turnstile = Turnstile::new(2, Some(1));
+        let turnstile = stile(2, Some(1));
         for _ in 0..3 {
             let one = enter(&turnstile, "10.0.0.1").ok();
             assert_eq!(enter(&turnstile, "10.0.0.1").err(), Some(Full::Address));
@@ -118,13 +126,13 @@ mod tests {
             assert_eq!(enter(&turnstile, "10.0.0.3").err(), Some(Full::All));
             drop((one, other));
         }
-        let inside = turnstile.inside();
+        let inside = turnstile.0.inside();
         assert_eq!((inside.all, inside.by_address.len()), (0, 0));
     }
 
     #[test]
     fn one_network_of_ipv6_counts_as_one_address_and_so_do_both_spellings_of_ipv4() {
-        let turnstile = Turnstile::new(9, Some(1));
+        let turnstile = stile(9, Some(1));
         let _one = enter(&turnstile, "2001:db8::1").ok();
         assert_eq!(enter(&turnstile, "2001:db8::ffff:2").err(), Some(Full::Address));
         assert!(enter(&turnstile, "2001:db8:0:1::1").is_ok());
@@ -134,11 +142,11 @@ mod tests {
 
     #[test]
     fn without_a_bound_on_addresses_or_without_an_address_only_all_are_counted() {
-        let turnstile = Turnstile::new(2, None);
+        let turnstile = stile(2, None);
         let _all = [enter(&turnstile, "10.0.0.1").ok(), enter(&turnstile, "10.0.0.1").ok()];
         assert_eq!(enter(&turnstile, "10.0.0.1").err(), Some(Full::All));
-        let turnstile = Turnstile::new(2, Some(1));
-        let _all = [turnstile.enter(None).ok(), turnstile.enter(None).ok()];
-        assert_eq!(turnstile.enter(None).err(), Some(Full::All));
+        let turnstile = stile(2, Some(1));
+        let _all = [turnstile.0.enter(None, turnstile.1).ok(), turnstile.0.enter(None, turnstile.1).ok()];
+        assert_eq!(turnstile.0.enter(None, turnstile.1).err(), Some(Full::All));
     }
 }

@@ -792,18 +792,20 @@ async fn a_caller_that_hangs_up_does_not_free_its_message() {
 #[tokio::test]
 async fn a_full_memory_of_messages_is_our_trouble_and_one_operators_alone() {
     let folder = Folder::new("replay-full");
-    let world = World::of(&two_operators(&folder), &["replay.capacity=1"]).await;
+    let world = World::of(&two_operators(&folder), &["replay.capacity=2"]).await;
     let first = win_for("op-one", "secret-one", "a");
     assert_eq!(world.send(&first).await.status, 200);
-    let full = world.send(&win_for("op-one", "secret-one", "b")).await;
+    assert_eq!(world.send(&win_for("op-one", "secret-one", "b")).await.status, 200);
+    let full = world.send(&win_for("op-one", "secret-one", "c")).await;
     assert_eq!((full.status, betstack::code(&full)), (503, 503.into()));
-    assert_eq!(world.pam.requests().len(), 1);
-    // Nothing was forgotten to make room, and nobody else is held up.
+    assert_eq!(world.pam.requests().len(), 2);
+    // Nothing was forgotten to make room, and nobody else is held up; who has two keys needs two places.
     assert_ne!(world.send(&first).await.status, 200);
     assert_eq!(world.send(&win_for("op-two", "secret-two", "b")).await.status, 200);
+    assert_eq!(world.send(&win_for("op-two", "secret-two-new", "c")).await.status, 503);
     let ping = Request::new("POST", "/pam").body(r#"{"action":"ping"}"#);
     assert_eq!(world.send(&ping).await.status, 200);
-    assert_eq!(world.pam.requests().len(), 3);
+    assert_eq!(world.pam.requests().len(), 4);
     let id = correlation_of(&full);
     let lines = world.finish().await;
     assert_eq!(reason(&lines, &id), "replay_memory_full");

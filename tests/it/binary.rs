@@ -60,7 +60,7 @@ impl Running {
         assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
     }
 
-    fn spawn(mut command: Command) -> Running {
+    pub fn spawn(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut running = Running { child, lines, listen: String::new(), admin: String::new() };
@@ -85,6 +85,16 @@ impl Running {
 
     pub fn next_event(&mut self) -> serde_json::Value {
         serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+
+    /// The next line about something, whatever else there is before it.
+    pub fn event(&mut self, name: &str) -> serde_json::Value {
+        loop {
+            let event = self.next_event();
+            if event["event"] == name {
+                return event;
+            }
+        }
     }
 
     /// The end of a process that is not asked.

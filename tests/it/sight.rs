@@ -102,7 +102,9 @@ async fn status_shows_what_runs_and_nothing_else() {
     let expected = serde_json::json!({ "live": 0, "capacity": 17, "journal_failing": false, "sharing": null });
     assert_eq!(status["revocations"], expected);
     assert_eq!(status["replays"], serde_json::json!({ "remembered": 0 }));
-    assert_eq!(keys(&status), ["callers", "dialect", "replays", "revocations", "version"]);
+    assert_eq!(keys(&status["config"]), ["generation", "rejected", "since"]);
+    assert_eq!((&status["config"]["generation"], &status["config"]["rejected"]), (&1.into(), &serde_json::json!([])));
+    assert_eq!(keys(&status), ["callers", "config", "dialect", "replays", "revocations", "version"]);
 }
 
 #[tokio::test]

@@ -300,7 +300,7 @@ struct Alone {
 impl Default for Alone {
     fn default() -> Alone {
         Alone {
-            replays: Replays::new(1, 1, Duration::from_secs(1)),
+            replays: Replays::new(1, &["one".into()], Duration::from_secs(1)),
             revocations: Revocations::in_memory(1, Duration::from_secs(1)),
         }
     }

@@ -16,6 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use portcullis::admin::Admin;
 use portcullis::config::{Complaint, Flags, Settings};
 use portcullis::log::{Log, Writer};
+use portcullis::proxy::current::Current;
 use portcullis::proxy::listener::{Server, bind};
 use portcullis::proxy::story::Portcullis;
 use portcullis::secret::DigestKey;
@@ -76,16 +77,16 @@ impl World {
         let log = Shared::default();
         let (lines, writer) = Log::start(log.clone()).unwrap();
         let traffic = bind(&settings.listen).unwrap();
-        let portcullis = Arc::new(Portcullis::new(settings, lines).await.unwrap());
+        let current = Current::new(Portcullis::new(settings, lines).await.unwrap());
         let (ready, watched) = watch::channel(true);
-        let server = Server::start(traffic, Arc::clone(&portcullis)).unwrap();
-        let admin = Admin::new(Arc::clone(&portcullis), watched);
-        let admin_server = Server::start(bind("127.0.0.1:0").unwrap(), Arc::new(admin)).unwrap();
+        let server = Server::start(traffic, Arc::clone(&current)).unwrap();
+        let admin = Admin::new(Arc::clone(&current), watched);
+        let admin_server = Server::start(bind("127.0.0.1:0").unwrap(), Current::new(admin)).unwrap();
         World {
             address: server.address(),
             admin: admin_server.address(),
             pam,
-            portcullis,
+            portcullis: current.now(),
             ready,
             server: Some(server),
             _admin_server: admin_server,
@@ -119,35 +120,8 @@ impl World {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         request: &Request,
     ) -> Reply {
-        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
-        let driver = tokio::spawn(connection);
-        let uri = format!("http://{}{}", self.address, request.target);
-        let mut head = http::Request::builder().method(request.method.as_str()).uri(uri);
-        for (name, value) in &request.fields {
-            if !name.eq_ignore_ascii_case("host") {
-                head = head.header(name, value);
-            }
-        }
-        let (answer, mut body) = client.send_request(head.body(()).unwrap(), request.body.is_empty()).unwrap();
-        if !request.body.is_empty() {
-            // The whole body is queued at once; h2 sends it as the window allows.
-            body.send_data(Bytes::from(request.body.clone()), true).unwrap();
-        }
-        let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
-        let status = answer.status().as_u16();
-        let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
-        let fields = answer.headers().iter().map(field).collect();
-        let mut received = answer.into_body();
-        let mut whole = Vec::new();
-        while let Some(piece) = timeout(PATIENCE, received.data()).await.unwrap() {
-            let piece = piece.unwrap();
-            received.flow_control().release_capacity(piece.len()).unwrap();
-            whole.extend_from_slice(&piece);
-        }
-        driver.abort();
-        Reply { status, fields, body: whole }
+        let mut connection = H2Connection::over(stream, self.address).await;
+        connection.send(request).await
     }
 
     /// A raw connection to the traffic address.
@@ -190,6 +164,65 @@ impl World {
         tokio::task::spawn_blocking(move || assert!(writer.finish(PATIENCE))).await.unwrap();
         let text = self.log.text();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// A connection that speaks HTTP/2, and is used for one request after the other.
+pub struct H2Connection {
+    client: h2::client::SendRequest<Bytes>,
+    driver: tokio::task::JoinHandle<Result<(), h2::Error>>,
+    address: SocketAddr,
+}
+
+impl H2Connection {
+    /// With prior knowledge.
+    pub async fn to(address: SocketAddr) -> H2Connection {
+        H2Connection::over(TcpStream::connect(address).await.unwrap(), address).await
+    }
+
+    /// Over a stream that is open.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: SocketAddr,
+    ) -> H2Connection {
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        H2Connection { client, driver: tokio::spawn(connection), address }
+    }
+
+    /// Sends a request and gives its reply.
+    pub async fn send(&mut self, request: &Request) -> Reply {
+        let uri = format!("http://{}{}", self.address, request.target);
+        let mut head = http::Request::builder().method(request.method.as_str()).uri(uri);
+        for (name, value) in &request.fields {
+            if !name.eq_ignore_ascii_case("host") {
+                head = head.header(name, value);
+            }
+        }
+        let (answer, mut body) = self.client.send_request(head.body(()).unwrap(), request.body.is_empty()).unwrap();
+        if !request.body.is_empty() {
+            // The whole body is queued at once; h2 sends it as the window allows.
+            body.send_data(Bytes::from(request.body.clone()), true).unwrap();
+        }
+        let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
+        let status = answer.status().as_u16();
+        let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let fields = answer.headers().iter().map(field).collect();
+        let mut received = answer.into_body();
+        let mut whole = Vec::new();
+        while let Some(piece) = timeout(PATIENCE, received.data()).await.unwrap() {
+            let piece = piece.unwrap();
+            received.flow_control().release_capacity(piece.len()).unwrap();
+            whole.extend_from_slice(&piece);
+        }
+        Reply { status, fields, body: whole }
+    }
+}
+
+impl Drop for H2Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }
 
@@ -741,12 +774,17 @@ pub mod betstack {
 
     /// A call signed at a time.
     pub fn signed_at(body: &str, timestamp: u64) -> Request {
+        signed_by(SECRET, body, timestamp)
+    }
+
+    /// The same with a secret of the test's own.
+    pub fn signed_by(secret: &str, body: &str, timestamp: u64) -> Request {
         let compact: Vec<u8> = portcullis::json::compact(body.as_bytes()).flatten().copied().collect();
         let message = [timestamp.to_string().as_bytes(), &compact].concat();
         Request::new("POST", "/pam")
             .with("Content-Type", "application/json")
             .with("timestamp", &timestamp.to_string())
-            .with("signature", &hmac_sha256_hex(SECRET, &message))
+            .with("signature", &hmac_sha256_hex(secret, &message))
             .body(body)
     }
 

@@ -17,6 +17,7 @@ use crate::command::call::Call;
 use crate::config::{Flags, Settings};
 use crate::credential::signature::{Scheme, SigningKey};
 use crate::log::Log;
+use crate::proxy::current::Current;
 use crate::proxy::listener::{Server, bind};
 use crate::proxy::story::Portcullis;
 use crate::secret::{DigestKey, Secret};
@@ -90,11 +91,12 @@ impl Family {
         let known = settings(name, config, &pam)?;
         let served = settings(name, config, &pam)?;
         let traffic = bind(&served.listen).map_err(said("cannot listen"))?;
-        let portcullis = Arc::new(Portcullis::new(served, log.clone()).await.map_err(said("cannot start Portcullis"))?);
+        let portcullis = Portcullis::new(served, log.clone()).await.map_err(said("cannot start Portcullis"))?;
+        let current = Current::new(portcullis);
         let (ready, watched) = watch::channel(true);
-        let admin = Admin::new(Arc::clone(&portcullis), watched);
-        let traffic = Server::start(traffic, portcullis).map_err(said("cannot listen"))?;
-        let admin = bind(ANY_PORT).and_then(|socket| Server::start(socket, Arc::new(admin)));
+        let admin = Admin::new(Arc::clone(&current), watched);
+        let traffic = Server::start(traffic, current).map_err(said("cannot listen"))?;
+        let admin = bind(ANY_PORT).and_then(|socket| Server::start(socket, Current::new(admin)));
         let admin = admin.map_err(said("cannot listen"))?;
         Ok(Family {
             name,

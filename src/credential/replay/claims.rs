@@ -38,6 +38,11 @@ impl Claims {
         Claims { feed, callers, strict }
     }
 
+    /// The same for other callers.
+    pub fn successor(&self, callers: &[Box<str>]) -> Claims {
+        Claims { feed: Arc::clone(&self.feed), callers: callers.to_vec(), strict: self.strict }
+    }
+
     /// Claims a message for `time`, under every key it may be known by elsewhere.
     pub async fn claim(&self, key: &ReplayKey, time: Duration) -> Result<Claim, Denial> {
         let caller = self.callers.get(key.caller).ok_or(Denial::Internal)?;

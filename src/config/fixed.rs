@@ -1,0 +1,61 @@
+//! What cannot change while it runs: sockets that are bound, threads that are started, memories that are open.
+
+use std::fmt;
+
+use super::paper::{Complaint, Place, Table};
+use super::sources::Files;
+
+/// The keys that cannot change, as they were written.
+#[derive(Clone)]
+pub struct Fixed(Vec<Key>);
+
+#[derive(Clone)]
+struct Key {
+    name: &'static str,
+    /// The key's, or the config's where it was not written.
+    place: Place,
+    written: Option<[u8; 32]>,
+    made_of: Files,
+}
+
+impl Fixed {
+    /// Takes note of them in a document of which nothing has been taken out yet.
+    pub fn of(table: &Table) -> Fixed {
+        let key = |name| {
+            // Whoever has a token or not decides what is remembered; which token it is may change.
+            let counted = |(place, digest)| (place, if name == "admin_token" { [0; 32] } else { digest });
+            let (place, written) = table.peek(name).map(counted).unzip();
+            Key { name, place: place.unwrap_or_else(|| table.place().clone()), written, made_of: Files::default() }
+        };
+        Fixed(FIXED.map(key).into())
+    }
+
+    /// Takes note of the files that a key names.
+    pub fn made_of(&mut self, name: &str, files: Files) {
+        if let Some(key) = self.0.iter_mut().find(|key| key.name == name) {
+            key.made_of = files;
+        }
+    }
+
+    /// What is wrong with `next` as a config that takes the place of this one.
+    pub fn complaints(&self, next: &Fixed) -> Vec<Complaint> {
+        let changed = |(now, next): (&Key, &Key)| {
+            let message = match (now.written == next.written, now.made_of == next.made_of) {
+                (true, true) => return None,
+                (false, _) => "cannot change while it runs; restart to change it, or take the change back",
+                (true, false) => "names a file that cannot change while it runs; restart to change it",
+            };
+            Some(Complaint { place: next.place.clone(), message: format!("`{}` {message}", next.name) })
+        };
+        self.0.iter().zip(&next.0).filter_map(changed).collect()
+    }
+}
+
+/// Two configs that mean the same look the same, wherever what they say was written.
+impl fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fixed(…)")
+    }
+}
+
+const FIXED: [&str; 6] = ["listen", "admin", "admin_token", "threads", "revocation", "replay"];
