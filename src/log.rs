@@ -84,6 +84,16 @@ impl Log {
         self.line(&Said { timestamp: timestamp(SystemTime::now()), level, event, members });
     }
 
+    /// From now on a fault that breaks something off is a line in the log that says where. What it says is left out: it may
+    /// have been made of anything, a secret included.
+    pub fn tell_of_panics(&self) {
+        let log = self.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            let at = panic.location().map(ToString::to_string);
+            log.note("error", "panic", &serde_json::json!({ "at": at }));
+        }));
+    }
+
     /// Lines dropped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)

@@ -25,6 +25,8 @@ pub struct Metrics {
     /// Requests being served.
     pub in_flight: IntGauge,
     upstream_in_flight: IntGauge,
+    /// Requests that met a fault of ours.
+    pub panics: IntCounter,
     /// Connections from callers.
     pub connections: IntGauge,
     /// Connections that ended before TLS had begun.
@@ -162,6 +164,10 @@ impl Metrics {
             upstream_in_flight: IntGauge::new(
                 "portcullis_upstream_in_flight",
                 "Requests that are with the PAM, of the limits.in_flight that may be.",
+            )?,
+            panics: IntCounter::new(
+                "portcullis_panics_total",
+                "Requests answered with 500 since a fault in Portcullis broke them off.",
             )?,
             connections: IntGauge::new("portcullis_connections", "Connections from callers.")?,
             handshakes_failed: IntCounterVec::new(
@@ -369,7 +375,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 33] = [
+        let all: [Box<dyn prometheus::core::Collector>; 34] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -378,6 +384,7 @@ impl Metrics {
             Box::new(self.upstream_errors.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.upstream_in_flight.clone()),
+            Box::new(self.panics.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.handshakes_failed.clone()),
             Box::new(self.certificate_expiry.clone()),

@@ -42,6 +42,7 @@ fn serve(settings: Settings, files: Files, flags: &Flags) -> Result<(), String> 
     }
     let runtime = runtime.enable_all().build().map_err(|fault| format!("cannot start threads: {fault}"))?;
     let (log, writer) = Log::start(std::io::stdout()).map_err(|fault| format!("cannot start the log: {fault}"))?;
+    log.tell_of_panics();
     let served = runtime.block_on(until_stopped(settings, files, flags.clone(), traffic, admin, log));
     // What is still running was given its time; a connection that holds out does not hold the process.
     runtime.shutdown_background();

@@ -8,10 +8,12 @@
 //! before the first byte of it goes to the caller.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use super::certificates::Certificates;
 use super::generation::Generation;
@@ -467,7 +469,12 @@ impl Serve for Portcullis {
         let passed = match (head, origin) {
             (Ok(head), Ok(origin)) => {
                 let whence = Whence { origin, names: &peer.names };
-                self.pass(head, whence, body, &mut stamps, &mut course).await
+                // What is left half done is this request's alone: its stamps and its course are only told from here on.
+                let passing = AssertUnwindSafe(self.pass(head, whence, body, &mut stamps, &mut course));
+                passing.catch_unwind().await.unwrap_or_else(|_| {
+                    self.metrics.panics.inc();
+                    Err(Denial::Internal)
+                })
             }
             (Ok(_), Err(Unreadable)) => Err(Denial::ForwardedMalformed),
             (Err(fault), _) => Err(Denial::Head(fault)),

@@ -31,6 +31,7 @@ mod model;
 mod operate;
 mod origin;
 mod pam_tls;
+mod panic;
 mod reload;
 mod revocation;
 mod settlement;
