@@ -1,6 +1,6 @@
 //! The real binary, as scripts and Kubernetes start it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::world::{Connection, Request, betstack, operator, root, valkyrie, wallet};
@@ -22,7 +22,7 @@ pub fn output(arguments: &[&str]) -> (i32, String, String) {
 /// A running `portcullis run`, killed when dropped.
 pub struct Running {
     child: Child,
-    pub lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    pub lines: std::io::Lines<BufReader<Box<dyn Read + Send>>>,
     pub listen: String,
     pub admin: String,
 }
@@ -62,7 +62,8 @@ impl Running {
 
     pub fn spawn(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let out: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
+        let lines = BufReader::new(out).lines();
         let mut running = Running { child, lines, listen: String::new(), admin: String::new() };
         let mut started = running.next_event();
         if started["event"] == "revocation_store_away" {
@@ -95,6 +96,25 @@ impl Running {
                 return event;
             }
         }
+    }
+
+    /// Takes the log off its hands, so that it never waits for a reader, until it ends.
+    pub fn silence(&mut self) -> std::thread::JoinHandle<()> {
+        let (empty, _) = std::io::pipe().unwrap();
+        let lines = std::mem::replace(&mut self.lines, BufReader::new(Box::new(empty) as Box<dyn Read + Send>).lines());
+        std::thread::spawn(move || lines.for_each(drop))
+    }
+
+    /// Bytes of memory that it has in use.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+    }
+
+    /// Files and sockets that it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     /// The end of a process that is not asked.

@@ -22,6 +22,7 @@ mod vectors;
 mod wallet;
 
 mod caller_tls;
+mod chaos;
 mod failover;
 mod grace;
 mod journal;
