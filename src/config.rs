@@ -221,6 +221,7 @@ fn settings(
     let admin = address(table, "admin", "admin = \"127.0.0.1:9901\"", false, complaints);
     let base_path = base_path(table, complaints);
     let trusted_proxies = networks(table, "trusted_proxies", complaints).unwrap_or_default();
+    let proxy_protocol = networks(table, "proxy_protocol", complaints).unwrap_or_default();
     let threads =
         table.integer("threads", 0..=1024, complaints).and_then(|threads| usize::try_from(threads.value).ok());
 
@@ -283,7 +284,7 @@ fn settings(
         admin,
         admin_keys,
         admin_authorization,
-        trusted_proxies: TrustedProxies::new(trusted_proxies),
+        trusted_proxies: TrustedProxies::new(trusted_proxies, proxy_protocol),
         limits,
         upstream_limits,
         revocation,

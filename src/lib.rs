@@ -15,7 +15,7 @@
 //! | [`reload`] | a config that changes while it runs |
 //! | [`proxy`] | sockets, and the way of a request through them; the only room that names pingora |
 //! | [`fields`], [`target`], [`request`] | what came over the wire, read strictly |
-//! | [`origin`], [`network`] | where it comes from: whom a trusted proxy names, and which allow-list has it |
+//! | [`origin`], [`announcement`], [`network`] | where it comes from: whom a trusted proxy or balancer names, and which allow-list has it |
 //! | [`trace`] | correlation id and W3C trace context |
 //! | [`gate`] | the checks in their order, on one screen: start reading here |
 //! | [`dialect`] | an API family, described by a file |
@@ -35,6 +35,7 @@
 //! our trouble is not the caller's guilt; nothing leaks; everything has a bound.
 
 pub mod admin;
+pub mod announcement;
 pub mod command;
 pub mod config;
 pub mod credential;

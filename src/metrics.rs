@@ -9,7 +9,7 @@ use crate::admin::order::Call;
 use crate::denial::Denial;
 use crate::dialect::Dialect;
 use crate::event::{Decision, Event};
-use crate::proxy::{Full, HandshakeFault};
+use crate::proxy::{HandshakeFault, Refused};
 use crate::revocation::feed::Condition;
 use crate::tls::Expiry;
 
@@ -29,11 +29,10 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Connections from callers.
     pub connections: IntGauge,
-    /// Connections that ended before TLS had begun.
-    pub handshakes_failed: IntCounterVec,
+    handshakes_failed: IntCounterVec,
     certificate_expiry: IntGaugeVec,
     certificates_stale: IntGauge,
-    turned_away: IntCounterVec,
+    refused: IntCounterVec,
     revocations: IntGauge,
     revocation_capacity: IntGauge,
     nearly_full: IntGauge,
@@ -185,10 +184,10 @@ impl Metrics {
                 "portcullis_certificates_stale",
                 "1 while files with certificates or keys are of no use and those from before are in use.",
             )?,
-            turned_away: IntCounterVec::new(
+            refused: IntCounterVec::new(
                 Opts::new(
                     "portcullis_connections_refused_total",
-                    "Connections closed when they were accepted, by the bound they would have crossed.",
+                    "Connections and HTTP/2 streams that ended before there was a request that could be answered.",
                 ),
                 &["reason"],
             )?,
@@ -269,8 +268,8 @@ impl Metrics {
         for fault in HandshakeFault::ALL {
             metrics.handshakes_failed.with_label_values(&[fault.as_str()]);
         }
-        for full in Full::ALL {
-            metrics.turned_away.with_label_values(&[full.as_str()]);
+        for refused in Refused::without_handshakes() {
+            metrics.refused.with_label_values(&[refused.reason()]);
         }
         for decision in [Decision::Admitted, Decision::Settled] {
             metrics.decisions.with_label_values(&["all", decision.as_str(), "ok"]);
@@ -293,9 +292,14 @@ impl Metrics {
         }
     }
 
-    /// Counts a connection that was closed when it was accepted.
-    pub fn turned_away(&self, reason: &str) {
-        self.turned_away.with_label_values(&[reason]).inc();
+    /// Counts what never became a request.
+    pub fn count_refused(&self, refused: Refused) {
+        match refused {
+            Refused::Handshake(fault) => self.handshakes_failed.with_label_values(&[fault.as_str()]).inc(),
+            Refused::Full(_) | Refused::Announcement(_) | Refused::Silent | Refused::HeadCut | Refused::Http2(_) => {
+                self.refused.with_label_values(&[refused.reason()]).inc()
+            }
+        }
     }
 
     /// Counts a request that is done.
@@ -389,7 +393,7 @@ impl Metrics {
             Box::new(self.handshakes_failed.clone()),
             Box::new(self.certificate_expiry.clone()),
             Box::new(self.certificates_stale.clone()),
-            Box::new(self.turned_away.clone()),
+            Box::new(self.refused.clone()),
             Box::new(self.revocations.clone()),
             Box::new(self.revocation_capacity.clone()),
             Box::new(self.nearly_full.clone()),

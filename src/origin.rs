@@ -7,7 +7,12 @@ use crate::network::Network;
 
 /// The proxies between callers and us whose word on who calls counts.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(Vec<Network>);
+pub struct TrustedProxies {
+    /// Those who say it of each request, with X-Forwarded-For.
+    forwarding: Vec<Network>,
+    /// Those who say it of each connection, with a PROXY header.
+    announcing: Vec<Network>,
+}
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,17 +28,25 @@ pub struct Origin {
 pub struct Unreadable;
 
 impl TrustedProxies {
-    /// Those in these networks.
-    pub fn new(networks: Vec<Network>) -> TrustedProxies {
-        TrustedProxies(networks)
+    /// Those in these networks: `forwarding` whose X-Forwarded-For is believed, `announcing` whose connections begin with a
+    /// PROXY header.
+    pub fn new(forwarding: Vec<Network>, announcing: Vec<Network>) -> TrustedProxies {
+        TrustedProxies { forwarding, announcing }
     }
 
-    /// Whether an address is a trusted proxy's.
+    /// Whether the X-Forwarded-For of an address is believed.
     pub fn contain(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(address))
+        self.forwarding.iter().any(|network| network.contains(address))
     }
 
-    /// Where a request on a connection from `peer` comes from.
+    /// Whether a connection from an address must begin with a PROXY header.
+    pub fn announce(&self, address: IpAddr) -> bool {
+        self.announcing.iter().any(|network| network.contains(address))
+    }
+
+    /// Where a request on a connection from `peer` comes from. Where a PROXY header named somebody, that is the peer: a
+    /// balancer that passes on bytes passes on what a stranger wrote into X-Forwarded-For, so the stranger's address
+    /// decides whether that is believed, never the balancer's.
     ///
     /// Each proxy adds, at the right, whom it got the request from. So the list is read from the right for as long as those
     /// who wrote it are trusted, and the first one who is not is the client; what stands left of it is the client's own
@@ -77,7 +90,7 @@ mod tests {
         let proxies = ["10.0.0.0/8", "fd00::/8"].map(|text| Network::parse(text).unwrap());
         let pairs = values.iter().map(|value| (&b"X-Forwarded-For"[..], value.as_bytes()));
         let fields = Fields::from_pairs(pairs, 9).unwrap();
-        let origin = TrustedProxies::new(proxies.to_vec()).origin(peer.parse().unwrap(), &fields)?;
+        let origin = TrustedProxies::new(proxies.to_vec(), Vec::new()).origin(peer.parse().unwrap(), &fields)?;
         Ok((origin.client.to_string(), origin.proxied))
     }
 

@@ -7,26 +7,32 @@
 //! ```text
 //! listener      sockets, which protocol a connection speaks, draining
 //! turnstile     how many connections may be open
+//! announced     a connection that begins with a PROXY header
 //! current       which generation of the config serves
 //! generation    its number, and why the next one was refused
 //! secured       a connection under TLS
 //! certificates  what TLS is opened with, renewed while connections stay open
 //! http1         a connection's requests, one after the other
 //! http2         a connection's requests, side by side
+//! frames        what HTTP/2 ends without asking us
+//! refused       what never became a request, and how it is told
 //! story         one request, from its head to the reply                  ← start here
 //! forward       the head that goes to the PAM
 //! places        how many requests may be with the PAM
 //! ```
 
+mod announced;
 mod certificates;
 pub mod current;
 mod forward;
+mod frames;
 pub mod generation;
 mod http1;
 mod http2;
 pub mod listener;
 mod memory;
 mod places;
+mod refused;
 mod secured;
 pub mod story;
 mod turnstile;
@@ -38,6 +44,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::refused::{Http2Fault, Refusals, Refused};
 pub use self::turnstile::Full;
 use crate::config::Limits;
 use crate::request::{Head, HeadFault, Peer, Reply};
@@ -69,9 +76,10 @@ pub trait Serve: Send + Sync + 'static {
         None
     }
 
-    /// A connection ended before TLS had begun.
-    fn handshake_failed(&self, fault: HandshakeFault) {
-        let _ = fault;
+    /// Whether connections from an address must begin with a PROXY header.
+    fn announces(&self, peer: IpAddr) -> bool {
+        let _ = peer;
+        false
     }
 
     /// Whether connections from an address carry the requests of many callers, so that they count together only.
@@ -80,9 +88,9 @@ pub trait Serve: Send + Sync + 'static {
         false
     }
 
-    /// A connection was closed when it was accepted, since there are too many.
-    fn turned_away(&self, full: Full) {
-        let _ = full;
+    /// A connection from `client`, or a stream of one, ended before there was a request that could be answered.
+    fn refused(&self, client: IpAddr, refused: Refused) {
+        let _ = (client, refused);
     }
 
     /// The bounds a connection keeps.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::current::Current;
-use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
+use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Refused, Sent, Serve};
 use crate::config::Limits;
 use crate::request::{Head, HeadFault, Peer, Reply, ReplyBody};
 use crate::upstream::AnswerStream;
@@ -35,10 +35,14 @@ pub async fn serve<S: Serve>(
         let raw = match wire.head(patience, &limits, &mut shutdown).await {
             Ok(Some(raw)) => raw,
             Ok(None) => {
+                wire.tell_unserved(&*current.now(), peer);
                 wire.part().await;
                 return;
             }
-            Err(_) => return,
+            Err(_) => {
+                wire.tell_unserved(&*current.now(), peer);
+                return;
+            }
         };
         // From its first byte that is looked at to its reply a request is one generation's.
         let serve = current.now();
@@ -123,6 +127,13 @@ impl Wire {
                 Ok(Err(fault)) => return Err(fault),
                 Err(_) => return Ok(Some(Err(HeadFault::Slow))),
             }
+        }
+    }
+
+    /// A head that has begun will never be whole.
+    fn tell_unserved<S: Serve>(&self, serve: &S, peer: &Peer) {
+        if !EMPTY_LINE.starts_with(&self.read) {
+            serve.refused(peer.address, Refused::HeadCut);
         }
     }
 

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::current::Current;
-use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Sent, Serve};
+use super::frames::Followed;
+use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Http2Fault, Refused, Sent, Serve};
 use crate::fields::Fields;
 use crate::request::{Head, HeadFault, HeadLimits, Peer, Reply, ReplyBody};
 
@@ -28,7 +29,14 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
     });
     let mut options = default_h2_options();
     options.max_concurrent_streams(limits.streams).max_header_list_size(HEADER_LIST).max_send_buffer_size(SEND_BUFFER);
-    let Ok(Ok(mut connection)) = timeout(limits.head_timeout, handshake(stream, Some(options))).await else { return };
+    let (telling, client) = (Arc::clone(current), peer.address);
+    let tell = move |fault| telling.now().refused(client, Refused::Http2(fault));
+    let (stream, known) = Followed::new(stream, tell.clone());
+    let shaking = handshake(Box::new(stream), Some(options));
+    let Ok(Ok(mut connection)) = timeout(limits.head_timeout, shaking).await else {
+        tell(Http2Fault::Preface);
+        return;
+    };
     let open = watch::Sender::new(0_usize);
     // Requests that may be under way, those included whose streams the caller has reset.
     let most_open = limits.streams as usize * 2;
@@ -88,6 +96,8 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
                 });
             }
             Ok(Some(H2Accept::Rejected)) => {
+                known.expect();
+                tell(Http2Fault::Request);
                 rejected += 1;
                 if rejected >= MOST_REJECTED {
                     break;

@@ -20,10 +20,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::announced::announced;
 use super::current::Current;
 use super::secured::Secured;
 use super::turnstile::{Bounds, Entered, Turnstile};
-use super::{Serve, http1, http2};
+use super::{Refused, Serve, http1, http2};
+use crate::config::Limits;
 use crate::request::Peer;
 use crate::tls::callers::CallerTls;
 use crate::tls::names::Names;
@@ -92,11 +94,11 @@ struct Front<S> {
 impl<S: Serve> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let address = address(&stream)?;
-        let _open = Open::count(self, address)?;
+        let mut open = Open::count(self, address)?;
         let mut stopping = shutdown.clone();
         let opened = tokio::select! {
             biased;
-            opened = self.open(stream, address) => opened,
+            opened = self.open(stream, address, &mut open) => opened,
             // Nothing has been asked yet, so nothing is lost.
             _ = stopping.wait_for(|stop| *stop) => None,
         };
@@ -118,11 +120,32 @@ struct Opened {
 
 impl<S: Serve> Front<S> {
     /// What comes before the first request. `None` when there will be none.
-    async fn open(&self, stream: Stream, address: IpAddr) -> Option<Opened> {
+    async fn open(&self, mut stream: Stream, address: IpAddr, open: &mut Open<'_, S>) -> Option<Opened> {
         let serve = self.current.now();
+        let address = match serve.announces(address) {
+            true => open_announced(&*serve, &mut stream, address, open).await?,
+            false => address,
+        };
         match serve.tls() {
             Some(tls) => open_secured(&*serve, &tls, stream, address).await,
             None => open_plain(&*serve, stream, address).await,
+        }
+    }
+}
+
+/// The one whom the balancer names is at the other end, or else the balancer itself.
+async fn open_announced<S: Serve>(
+    serve: &S,
+    stream: &mut Stream,
+    balancer: IpAddr,
+    open: &mut Open<'_, S>,
+) -> Option<IpAddr> {
+    match announced(stream, serve.limits().head_timeout).await {
+        Ok(Some(client)) => open.comes_from(serve, client).then_some(client),
+        Ok(None) => Some(balancer),
+        Err(fault) => {
+            serve.refused(balancer, Refused::Announcement(fault));
+            None
         }
     }
 }
@@ -136,7 +159,7 @@ async fn open_secured(serve: &impl Serve, tls: &CallerTls, stream: Stream, addre
             Some(Opened { stream: Box::new(secured), peer, protocol })
         }
         Err(fault) => {
-            serve.handshake_failed(fault);
+            serve.refused(address, Refused::Handshake(fault));
             None
         }
     }
@@ -146,7 +169,11 @@ async fn open_secured(serve: &impl Serve, tls: &CallerTls, stream: Stream, addre
 async fn open_plain(serve: &impl Serve, mut stream: Stream, address: IpAddr) -> Option<Opened> {
     let time = serve.limits().head_timeout;
     let peer = Peer { address, names: Names::default() };
-    match timeout(time, first_bytes(&mut stream)).await.ok()?? {
+    let Ok(first) = timeout(time, first_bytes(&mut stream)).await else {
+        serve.refused(address, Refused::Silent);
+        return None;
+    };
+    match first? {
         read if read.starts_with(PREFACE) => {
             let mut tcp = stream.into_any().downcast::<Tcp>().ok()?;
             tcp.rewind(&read);
@@ -159,22 +186,28 @@ async fn open_plain(serve: &impl Serve, mut stream: Stream, address: IpAddr) -> 
 /// Counts a connection as open while it lives.
 struct Open<'a, S: Serve> {
     front: &'a Front<S>,
-    _entered: Entered,
+    entered: Entered,
 }
 
 impl<S: Serve> Open<'_, S> {
     /// `None` where there are too many, and the connection is to be closed before a byte of it is read.
     fn count(front: &Front<S>, peer: IpAddr) -> Option<Open<'_, S>> {
         let serve = front.current.now();
-        let limits = serve.limits();
-        let of_one = Some(limits.connections_per_address as usize).filter(|&most| most > 0);
-        let bounds = Bounds { all: limits.connections as usize, of_one };
-        let from = Some(peer).filter(|peer| !serve.carries_many(*peer));
-        let turned_away = |full| serve.turned_away(full);
-        let entered = front.turnstile.enter(from, bounds).map_err(turned_away).ok()?;
+        let from = Some(peer).filter(|peer| !serve.carries_many(*peer) && !serve.announces(*peer));
+        let refuse = |full| serve.refused(peer, Refused::Full(full));
+        let entered = front.turnstile.enter(from, bounds(&serve.limits())).map_err(refuse).ok()?;
         front.open.send_modify(|open| *open += 1);
         serve.connected(1);
-        Some(Open { front, _entered: entered })
+        Some(Open { front, entered })
+    }
+
+    /// Now it is known where it comes from. False where there are too many from there.
+    fn comes_from(&mut self, serve: &S, client: IpAddr) -> bool {
+        let counted = match serve.carries_many(client) {
+            true => Ok(()),
+            false => self.entered.comes_from(client, bounds(&serve.limits())),
+        };
+        counted.map_err(|full| serve.refused(client, Refused::Full(full))).is_ok()
     }
 }
 
@@ -183,6 +216,11 @@ impl<S: Serve> Drop for Open<'_, S> {
         self.front.current.now().connected(-1);
         self.front.open.send_modify(|open| *open -= 1);
     }
+}
+
+fn bounds(limits: &Limits) -> Bounds {
+    let of_one = Some(limits.connections_per_address as usize).filter(|&most| most > 0);
+    Bounds { all: limits.connections as usize, of_one }
 }
 
 /// Where a connection comes from; `None` when it has gone already.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Refusals;
 use crate::credential::password::{PasswordQuestion, Passwords};
 use crate::credential::replay::{ReplayKey, Replays, Ticket};
 use crate::denial::Denial;
@@ -18,6 +19,8 @@ pub struct Memory {
     pub revocations: Arc<Revocations>,
     /// `None` when nothing is learnt from the PAM.
     pub presumed: Option<Arc<Presumed>>,
+    /// What never became a request and has not been told yet.
+    pub refusals: Arc<Refusals>,
 }
 
 /// One request's questions.
@@ -35,6 +38,7 @@ impl Memory {
             replays: self.replays.successor(callers, patience),
             revocations: Arc::clone(&self.revocations),
             presumed: self.presumed.clone(),
+            refusals: Arc::clone(&self.refusals),
         }
     }
 

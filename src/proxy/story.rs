@@ -19,7 +19,7 @@ use super::certificates::Certificates;
 use super::generation::Generation;
 use super::memory::Memory;
 use super::places::{Place, Places};
-use super::{Body, BodyFault, Full, HandshakeFault, Sent, Serve, forward};
+use super::{Body, BodyFault, Refusals, Refused, Sent, Serve, forward};
 use crate::admin::key::AdminKeys;
 use crate::config::{Complaint, Drain, Limits, Settings};
 use crate::credential::password::Passwords;
@@ -109,6 +109,7 @@ impl Portcullis {
             replays,
             revocations: Arc::new(revocations),
             presumed: settings.revocation.learn.map(|time| Arc::new(Presumed::new(time))),
+            refusals: Arc::new(Refusals::new(log.clone())),
         };
         Ok(Portcullis::of(
             Generation::first(settings.fixed.clone()),
@@ -506,16 +507,17 @@ impl Serve for Portcullis {
         self.certificates.callers.as_ref().map(|callers| callers.now())
     }
 
-    fn handshake_failed(&self, fault: HandshakeFault) {
-        self.metrics.handshakes_failed.with_label_values(&[fault.as_str()]).inc();
+    fn announces(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.announce(peer)
     }
 
     fn carries_many(&self, peer: IpAddr) -> bool {
         self.trusted_proxies.contain(peer)
     }
 
-    fn turned_away(&self, full: Full) {
-        self.metrics.turned_away(full.as_str());
+    fn refused(&self, client: IpAddr, refused: Refused) {
+        self.metrics.count_refused(refused);
+        self.memory.refusals.tell(client, refused);
     }
 
     fn limits(&self) -> Limits {

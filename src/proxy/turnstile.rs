@@ -44,18 +44,14 @@ struct Inside {
 impl Turnstile {
     /// Lets a connection in. `None` instead of an address counts against the bound on all alone.
     pub fn enter(self: &Arc<Self>, from: Option<IpAddr>, bounds: Bounds) -> Result<Entered, Full> {
-        let from = from.filter(|_| bounds.of_one.is_some()).map(neighbourhood);
         let mut inside = self.inside();
         if inside.all >= bounds.all {
             return Err(Full::All);
         }
-        if let (Some(most), Some(from)) = (bounds.of_one, from) {
-            let open = inside.by_address.entry(from).or_default();
-            if *open >= most {
-                return Err(Full::Address);
-            }
-            *open += 1;
-        }
+        let from = match from {
+            Some(from) => inside.count_from(from, bounds)?,
+            None => None,
+        };
         inside.all += 1;
         Ok(Entered { turnstile: Arc::clone(self), from })
     }
@@ -63,6 +59,29 @@ impl Turnstile {
     fn inside(&self) -> MutexGuard<'_, Inside> {
         // Two counts that change under one lock are never half changed, so a panic elsewhere spoils nothing.
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inside {
+    fn count_from(&mut self, from: IpAddr, bounds: Bounds) -> Result<Option<IpAddr>, Full> {
+        let Some(most) = bounds.of_one else { return Ok(None) };
+        let from = neighbourhood(from);
+        let open = self.by_address.entry(from).or_default();
+        if *open >= most {
+            return Err(Full::Address);
+        }
+        *open += 1;
+        Ok(Some(from))
+    }
+}
+
+impl Entered {
+    /// Counts it against the bound on an address as well, for those that are let in before it is known where they come
+    /// from.
+    pub fn comes_from(&mut self, from: IpAddr, bounds: Bounds) -> Result<(), Full> {
+        let counted = self.turnstile.inside().count_from(from, bounds)?;
+        self.from = self.from.or(counted);
+        Ok(())
     }
 }
 
@@ -138,6 +157,21 @@ mod tests {
         assert!(enter(&turnstile, "2001:db8:0:1::1").is_ok());
         let _four = enter(&turnstile, "10.0.0.1").ok();
         assert_eq!(enter(&turnstile, "::ffff:10.0.0.1").err(), Some(Full::Address));
+    }
+
+    #[test]
+    fn where_it_comes_from_may_be_known_later() {
+        let (turnstile, bounds): Stile = stile(9, Some(1));
+        let from = "10.0.0.1".parse().unwrap();
+        let mut one = turnstile.enter(None, bounds).ok().unwrap();
+        let mut other = turnstile.enter(None, bounds).ok().unwrap();
+        assert_eq!(one.comes_from(from, bounds), Ok(()));
+        assert_eq!(other.comes_from(from, bounds), Err(Full::Address));
+        drop(one);
+        assert_eq!(other.comes_from(from, bounds), Ok(()));
+        drop(other);
+        let inside = turnstile.inside();
+        assert_eq!((inside.all, inside.by_address.len()), (0, 0));
     }
 
     #[test]

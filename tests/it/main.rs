@@ -21,6 +21,7 @@ mod valkyrie;
 mod vectors;
 mod wallet;
 
+mod announcement;
 mod caller_tls;
 mod chaos;
 mod failover;
@@ -39,6 +40,7 @@ mod settlement;
 mod sharing;
 mod store_access;
 mod store_faults;
+mod unserved;
 mod upstream;
 
 mod leaks;
