@@ -348,7 +348,7 @@ fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
         connections_per_address: bounded(&mut table, "connections_per_address", 0, 0, complaints),
         requests_per_connection: bounded(&mut table, "requests_per_connection", 1, 10_000, complaints),
         connection_age: duration(&mut table, "connection_age", seconds(3600), complaints),
-        streams: bounded(&mut table, "streams", 1, 128, complaints),
+        streams: bounded(&mut table, "streams", 1, 100, complaints),
         head_timeout: duration(&mut table, "head_timeout", seconds(10), complaints),
         body_timeout: duration(&mut table, "body_timeout", seconds(30), complaints),
         idle_timeout: duration(&mut table, "idle_timeout", seconds(60), complaints),

@@ -14,7 +14,8 @@
 //! certificates  what TLS is opened with, renewed while connections stay open
 //! http1         a connection's requests, one after the other
 //! http2         a connection's requests, side by side
-//! frames        what HTTP/2 ends without asking us
+//! watched       a connection under HTTP/2, as its bytes pass: what its caller leaves unfinished, what we end on it
+//! frames        the frames in them
 //! refused       what never became a request, and how it is told
 //! story         one request, from its head to the reply                  ← start here
 //! forward       the head that goes to the PAM
@@ -36,6 +37,7 @@ mod refused;
 mod secured;
 pub mod story;
 mod turnstile;
+mod watched;
 
 use std::future::Future;
 use std::net::IpAddr;

@@ -1,75 +1,88 @@
-//! A connection that speaks HTTP/2, watched for what we end on it.
+//! The frames of HTTP/2 as bytes that pass (RFC 9113 §4.1): what a caller leaves unfinished, and what we end.
 //!
-//! The h2 crate refuses much by itself, and tells nobody but the caller: a head that breaks RFC 9113, a list of fields that
-//! is too long, a stream too many, a flood. What it tells stands in the frames that go out, RST_STREAM and GOAWAY with
-//! their error code, so that is where it is learnt.
-
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
-
-use async_trait::async_trait;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+//! The h2 crate has no clock for a header block that does not end. And it refuses much by itself, and tells nobody but the
+//! caller: a head that breaks the rules, a list of fields that is too long, a stream too many, a flood. What it tells stands
+//! in the frames that go out, RST_STREAM and GOAWAY with their error code, so that is where it is learnt.
 
 use super::refused::Http2Fault;
 
-/// What is to be done about a fault.
-type Tell = Box<dyn Fn(Http2Fault) + Send + Sync>;
-
-/// A connection whose outgoing frames are followed.
-pub struct Followed {
-    stream: Stream,
-    frames: Frames,
-    known: Arc<AtomicBool>,
-    tell: Tell,
+/// Where in which frame is what comes in.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Bytes to come before the next head: of the preface at first, then of payloads.
+    rest: usize,
+    /// The next head, as far as it is known.
+    head: [u8; HEAD],
+    known: usize,
+    /// Between the frame that begins a header block and the last byte of the one that ends it, if not within DATA.
+    open: bool,
+    in_block: bool,
+    /// Frames begun, those that go on with a header block left out.
+    begun: u64,
 }
 
-/// Says that the next reset of a stream has been told of already.
-#[derive(Clone)]
-pub struct Known(Arc<AtomicBool>);
+impl Default for Incoming {
+    fn default() -> Incoming {
+        Incoming { rest: PREFACE, head: [0; HEAD], known: 0, open: false, in_block: false, begun: 0 }
+    }
+}
 
-/// Where in the sequence of frames the bytes are.
-#[derive(Default)]
-struct Frames {
+impl Incoming {
+    /// Passes bytes that have been read.
+    pub fn pass(&mut self, mut bytes: &[u8]) {
+        loop {
+            let skipped = self.rest.min(bytes.len());
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            self.rest -= skipped;
+            if self.rest == 0 && self.known == HEAD {
+                self.known = 0;
+                self.open = self.in_block;
+            }
+            let [first, rest @ ..] = bytes else { return };
+            if self.known == 0 && !self.in_block {
+                self.begun += 1;
+                self.open = true;
+            }
+            if let Some(place) = self.head.get_mut(self.known) {
+                *place = *first;
+                self.known += 1;
+                bytes = rest;
+            }
+            if self.known == HEAD {
+                self.begin();
+            }
+        }
+    }
+
+    /// A head is known.
+    fn begin(&mut self) {
+        let [high, middle, low, kind, flags, ..] = self.head;
+        self.rest = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        match kind {
+            DATA => self.open = self.in_block,
+            HEADERS | CONTINUATION => self.in_block = flags & END_HEADERS == 0,
+            _ => {}
+        }
+    }
+
+    /// Which one, counted from the first, has begun and not ended.
+    pub fn unfinished(&self) -> Option<u64> {
+        self.open.then_some(self.begun)
+    }
+}
+
+/// Where in which frame is what goes out.
+#[derive(Debug, Default)]
+pub struct Outgoing {
     /// The bytes of the current frame's head (RFC 9113 §4.1), and behind it of as much payload as is looked at.
     start: Vec<u8>,
     /// Bytes of it still to come that nobody looks at.
     skip: usize,
 }
 
-impl Followed {
-    /// Follows what goes out on `stream`.
-    pub fn new(stream: Stream, tell: impl Fn(Http2Fault) + Send + Sync + 'static) -> (Followed, Known) {
-        let known = Arc::new(AtomicBool::new(false));
-        let followed = Followed { stream, frames: Frames::default(), known: Arc::clone(&known), tell: Box::new(tell) };
-        (followed, Known(known))
-    }
-
-    fn wrote(&mut self, bytes: &[u8]) {
-        let (known, tell) = (&self.known, &self.tell);
-        self.frames.follow(bytes, |fault| match fault {
-            Http2Fault::Request if known.swap(false, Ordering::Relaxed) => {}
-            fault => tell(fault),
-        });
-    }
-}
-
-impl Known {
-    /// pingora refuses some requests after h2 has let them through. It says so, and may reset their stream.
-    pub fn expect(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Frames {
-    fn follow(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Http2Fault)) {
+impl Outgoing {
+    /// Passes bytes that have been written, and tells what was refused in them.
+    pub fn pass(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Http2Fault)) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -120,99 +133,85 @@ impl Frames {
     }
 }
 
-/// Of a frame's length, type, flags and stream.
+/// Bytes of the client's preface (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+
+/// Bytes of a frame's head: its length, type, flags and stream.
 const HEAD: usize = 9;
 
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const RST_STREAM_LENGTH: usize = HEAD + 4;
 const GOAWAY: u8 = 7;
 const GOAWAY_LENGTH: usize = HEAD + 8;
-
-impl std::fmt::Debug for Followed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.stream.fmt(f)
-    }
-}
-
-impl AsyncRead for Followed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Followed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.wrote(bytes.get(..written).unwrap_or(bytes));
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        let mut left = written;
-        for slice in slices {
-            let part = slice.get(..left).unwrap_or(slice);
-            left -= part.len();
-            self.wrote(part);
-        }
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[async_trait]
-impl Shutdown for Followed {
-    async fn shutdown(&mut self) {
-        self.stream.shutdown().await;
-    }
-}
-
-impl UniqueID for Followed {
-    fn id(&self) -> UniqueIDType {
-        self.stream.id()
-    }
-}
-
-impl Ssl for Followed {}
-
-impl Peek for Followed {}
-
-impl GetTimingDigest for Followed {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.stream.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for Followed {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.stream.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for Followed {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.stream.get_socket_digest()
-    }
-}
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DATA_FRAME: &[u8] = b"\0\0\x03\0\0\0\0\0\x01abc";
+    const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0123456";
+    const HEADERS_OPEN: &[u8] = b"\0\0\x02\x01\0\0\0\0\x01ab";
+    const CONTINUATION_OPEN: &[u8] = b"\0\0\0\x09\0\0\0\0\x01";
+    const CONTINUATION_END: &[u8] = b"\0\0\x01\x09\x04\0\0\0\x01a";
+
+    /// What is unfinished after each of the bytes of `frames`, each of them passed on its own.
+    fn after_each(frames: &[&[u8]]) -> Vec<Option<u64>> {
+        let mut seen = Incoming::default();
+        seen.pass(&[0; PREFACE]);
+        frames
+            .concat()
+            .iter()
+            .map(|&byte| {
+                seen.pass(&[byte]);
+                seen.unfinished()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_frame_is_unfinished_until_its_last_byte() {
+        let seen = after_each(&[SETTINGS, SETTINGS]);
+        let (last, before) = seen.split_last().unwrap();
+        assert_eq!(*last, None);
+        assert!(before[..14].iter().all(|seen| *seen == Some(1)));
+        assert_eq!(before[14], None);
+        assert!(before[15..].iter().all(|seen| *seen == Some(2)));
+    }
+
+    #[test]
+    fn data_is_unfinished_only_until_it_is_known_to_be_data() {
+        let seen = after_each(&[DATA_FRAME]);
+        assert_eq!(seen[..8], [Some(1); 8]);
+        assert_eq!(seen[8..], [None; 4]);
+    }
+
+    #[test]
+    fn a_header_block_is_one_however_many_frames_it_has() {
+        let seen = after_each(&[HEADERS_OPEN, CONTINUATION_OPEN, CONTINUATION_OPEN, CONTINUATION_END, SETTINGS]);
+        let end = HEADERS_OPEN.len() + 2 * CONTINUATION_OPEN.len() + CONTINUATION_END.len();
+        assert!(seen[..end - 1].iter().all(|seen| *seen == Some(1)));
+        assert_eq!((seen[end - 1], seen[end]), (None, Some(2)));
+        assert_eq!(seen.last(), Some(&None));
+    }
+
+    #[test]
+    fn bytes_that_come_together_are_seen_like_bytes_that_come_alone() {
+        let frames = [HEADERS_OPEN, CONTINUATION_END, DATA_FRAME, SETTINGS, HEADERS_OPEN, CONTINUATION_OPEN];
+        let alone = after_each(&frames);
+        let all = [&[0; PREFACE][..], &frames.concat()].concat();
+        for cut in 0..all.len() {
+            let mut seen = Incoming::default();
+            seen.pass(&all[..cut]);
+            let so_far = cut.checked_sub(PREFACE + 1).and_then(|at| alone[at]);
+            assert_eq!(seen.unfinished(), so_far, "{cut}");
+            seen.pass(&all[cut..]);
+            assert_eq!(seen.unfinished(), *alone.last().unwrap(), "{cut}");
+        }
+    }
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -251,9 +250,9 @@ mod tests {
         let expected =
             [Http2Fault::Request, Http2Fault::Stream, Http2Fault::Request, Http2Fault::Flood, Http2Fault::Connection];
         for size in 1..=frames.len() {
-            let (mut following, mut told) = (Frames::default(), Vec::new());
+            let (mut following, mut told) = (Outgoing::default(), Vec::new());
             for piece in frames.chunks(size) {
-                following.follow(piece, |fault| told.push(fault));
+                following.pass(piece, |fault| told.push(fault));
             }
             assert_eq!(told, expected, "{size}");
         }

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use pingora::ErrorType;
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
+use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora::protocols::{Digest, Stream};
 use pingora::server::ShutdownWatch;
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::current::Current;
-use super::frames::Followed;
+use super::watched::{Waits, Watched};
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Http2Fault, Refused, Sent, Serve};
+use crate::config::Limits;
 use crate::fields::Fields;
 use crate::request::{Head, HeadFault, HeadLimits, Peer, Reply, ReplyBody};
 
@@ -27,19 +29,20 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
         proxy_digest: stream.get_proxy_digest(),
         socket_digest: stream.get_socket_digest(),
     });
-    let mut options = default_h2_options();
-    options.max_concurrent_streams(limits.streams).max_header_list_size(HEADER_LIST).max_send_buffer_size(SEND_BUFFER);
     let (telling, client) = (Arc::clone(current), peer.address);
     let tell = move |fault| telling.now().refused(client, Refused::Http2(fault));
-    let (stream, known) = Followed::new(stream, tell.clone());
-    let shaking = handshake(Box::new(stream), Some(options));
-    let Ok(Ok(mut connection)) = timeout(limits.head_timeout, shaking).await else {
+    let (stream, waits, known) = Watched::over(stream, tell.clone());
+    let shaking_hands = handshake(Box::new(stream), Some(options(&limits)));
+    let Ok(Ok(mut connection)) = timeout(limits.head_timeout, shaking_hands).await else {
         tell(Http2Fault::Preface);
         return;
     };
     let open = watch::Sender::new(0_usize);
-    // Requests that may be under way, those included whose streams the caller has reset.
+    // A request whose stream the caller has reset may still be with the PAM: it keeps its place, and those that come after
+    // wait for one. So a caller never has more with the PAM than it may have streams.
+    let places = Arc::new(Semaphore::new(limits.streams as usize));
     let most_open = limits.streams as usize * 2;
+    let stuck = Arc::new(Notify::new());
     let old = Instant::now() + limits.connection_age;
     let mut taken = 0_u32;
     let mut taken_since_goodbye = 0;
@@ -57,7 +60,23 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
                 continue;
             }
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
+            // Nobody is there who would read a word.
+            () = overdue(waits.clone(), |waits| waits.to_write, limits.write_timeout) => break,
+            () = overdue(waits.clone(), |waits| waits.to_read, limits.head_timeout), if !stopping => {
+                if *open.borrow() == 0 {
+                    break;
+                }
+                connection.graceful_shutdown();
+                stopping = true;
+                continue;
+            }
             () = sleep_until(old), if !stopping => {
+                connection.graceful_shutdown();
+                stopping = true;
+                continue;
+            }
+            // One that leaves a reply lying would do so with the next: its other requests are finished, and it is let go.
+            () = stuck.notified(), if !stopping => {
                 connection.graceful_shutdown();
                 stopping = true;
                 continue;
@@ -89,10 +108,19 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
                     stopping = true;
                 }
                 let (serve, peer) = (current.now(), Arc::clone(&peer));
+                let (places, stuck) = (Arc::clone(&places), Arc::clone(&stuck));
                 let stream = OpenStream::count(&open);
                 tokio::spawn(async move {
                     let _stream = stream;
-                    request(&serve, &peer, session).await;
+                    let mut session = session;
+                    let place = tokio::select! {
+                        biased;
+                        // Taken back before anything was done about it.
+                        _ = session.idle() => return,
+                        place = places.acquire() => place,
+                    };
+                    request(&serve, &peer, session, &stuck).await;
+                    drop(place);
                 });
             }
             Ok(Some(H2Accept::Rejected)) => {
@@ -111,7 +139,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
 }
 
 /// One request and its reply.
-async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession) {
+async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession, stuck: &Notify) {
     let limits = serve.limits();
     session.set_write_timeout(Some(limits.write_timeout));
     let head = head(&session, &limits.head);
@@ -124,9 +152,24 @@ async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession
     }
     let sent = match send(&mut body.session, reply).await {
         Ok(()) => Sent::Whole,
-        Err(_) => Sent::Cut,
+        Err(fault) => {
+            if *fault.etype() == ErrorType::WriteTimedout {
+                stuck.notify_one();
+            }
+            Sent::Cut
+        }
     };
     serve.sent(record, sent);
+}
+
+fn options(limits: &Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(OWN_RESETS));
+    options
 }
 
 /// The request's head in the shape that HTTP/1 heads have.
@@ -229,6 +272,20 @@ async fn idle(open: &watch::Sender<usize>, time: Duration) {
     }
 }
 
+/// Returns when a caller has kept us waiting for `time`.
+async fn overdue(mut waits: watch::Receiver<Waits>, since: fn(&Waits) -> Option<Instant>, time: Duration) {
+    loop {
+        let by = since(&waits.borrow_and_update()).map(|since| since + time);
+        tokio::select! {
+            biased;
+            Ok(()) = waits.changed() => {}
+            () = sleep_until(by.unwrap_or_else(Instant::now)), if by.is_some() => return,
+            // The connection, which tells of changes, has gone.
+            else => std::future::pending::<()>().await,
+        }
+    }
+}
+
 /// Counts a request as open while it lives.
 struct OpenStream(watch::Sender<usize>);
 
@@ -253,6 +310,11 @@ const HEADER_LIST: u32 = 64 << 10;
 
 /// Bytes of replies that wait on one stream for a caller to take them.
 const SEND_BUFFER: usize = 64 << 10;
+
+/// Streams that we reset in a connection's life because of what the caller did on them, those beyond its bound included:
+/// each is work that it does not wait for. One that has not heard of the bound yet may open the 100 of which RFC 9113
+/// §6.5.2 speaks; a few hundred more are an attack.
+const OWN_RESETS: usize = 128;
 
 /// Malformed requests after which a connection is ended.
 const MOST_REJECTED: usize = 32;

@@ -1,11 +1,12 @@
 //! TLS to callers: what is spoken, who is let in, and certificates that change while connections stay open.
 
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -49,7 +50,7 @@ async fn what_is_too_old_or_too_weak_is_not_spoken() {
         let address = address.clone();
         let connect = move || {
             let mut command = Command::new("openssl");
-            command.args(["s_client", "-connect", &address]).args(offer).stdin(std::process::Stdio::null());
+            command.args(["s_client", "-connect", &address]).args(offer).stdin(Stdio::null());
             let output = command.output().unwrap();
             String::from_utf8_lossy(&output.stdout).contains("Verification")
                 && !String::from_utf8_lossy(&output.stdout).contains("Cipher is (NONE)")
@@ -69,6 +70,59 @@ async fn what_is_too_old_or_too_weak_is_not_spoken() {
         assert!(!offers(weak).await.unwrap(), "{weak:?}");
     }
     world.pam.assert_untouched();
+}
+
+// threat: H1
+#[tokio::test]
+async fn each_version_and_suite_that_is_too_weak_is_refused_by_itself() {
+    let door = Door::new("weak-alone");
+    let world = door.world(&[]).await;
+    // What differs from it must be why the others are refused.
+    assert_eq!(answer_to(&world, 0x0303, 0xc02b).await, Some(SERVER_HELLO));
+    let mut refused = 0.0;
+    for version in [0x0300, 0x0301, 0x0302] {
+        assert_eq!(answer_to(&world, version, 0xc02b).await, Some(ALERT), "{version:x}");
+        refused += 1.0;
+    }
+    for suite in [
+        // NULL
+        0x0001, 0x0002, 0x003b, 0xc006, 0xc010, // anonymous
+        0x0018, 0x001b, 0x0034, 0x006c, 0x00a6, 0xc018, // RC4
+        0x0004, 0x0005, 0xc007, 0xc011, // 3DES and DES
+        0x0009, 0x000a, 0x0016, 0xc008, 0xc012, // CBC
+        0x0033, 0x0067, 0xc009, 0xc00a, 0xc013, 0xc014, 0xc023, 0xc024, 0xc027, 0xc028, // static RSA
+        0x002f, 0x0035, 0x003c, 0x003d, 0x009c, 0x009d, // export
+        0x0003, 0x0008, 0x0014,
+    ] {
+        assert_eq!(answer_to(&world, 0x0303, suite).await, Some(ALERT), "{suite:04x}");
+        refused += 1.0;
+    }
+    world.until(r#"portcullis_tls_handshakes_failed_total{reason="incompatible"}"#, refused).await;
+    world.pam.assert_untouched();
+    assert_eq!(world.connect_tls(&door.caller()).await.unwrap().send(&bet()).await.status, 200);
+}
+
+// threat: H2
+#[tokio::test]
+async fn there_is_no_renegotiation_and_no_compression() {
+    let door = Door::new("renegotiation");
+    let world = door.world(&[]).await;
+    let address = world.address.to_string();
+    let talk = move || {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-connect", &address, "-tls1_2", "-comp", "-legacy_renegotiation"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A line with nothing but R asks for another handshake.
+        child.stdin.take().unwrap().write_all(b"R\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+    };
+    let said = tokio::task::spawn_blocking(talk).await.unwrap();
+    assert!(said.contains("Compression: NONE"), "{said}");
+    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
+    world.pam.assert_untouched();
+    assert_eq!(world.connect_tls(&door.caller()).await.unwrap().send(&bet()).await.status, 200);
 }
 
 #[tokio::test]
@@ -125,6 +179,46 @@ async fn what_is_not_tls_is_let_go() {
     }
     assert_eq!(world.connect_tls(&door.caller()).await.unwrap().send(&bet()).await.status, 200);
     assert_eq!(world.pam.requests().len(), 1);
+}
+
+// threat: H4
+#[tokio::test]
+async fn records_that_are_junk_end_a_connection_whenever_they_come() {
+    let door = Door::new("junk");
+    let world = door.world(&[]).await;
+    let record = |kind: u8, length: u16, bytes: &[u8]| [&[kind, 3, 3][..], &length.to_be_bytes(), bytes].concat();
+    let junk = [
+        record(23, 40, &[0; 40]),
+        record(22, 40, &[0xff; 40]),
+        record(99, 40, &[0; 40]),
+        record(22, 0, b""),
+        record(22, 0xffff, &[0; 400]),
+        record(21, 2, &[9, 9]),
+        bet().bytes(),
+    ];
+    for junk in &junk {
+        let mut caller = world.connect().await;
+        caller.write(junk).await;
+        let _ = caller.stream.shutdown().await;
+        assert!(!caller.rest().await.starts_with(b"HTTP/"), "{junk:?}");
+        // Behind a good handshake, and behind half a request.
+        for alpn in ["h2", "http/1.1"] {
+            let tls = client(&door.authority, None, &[alpn], &[&TLS13]);
+            let mut caller = world.connect_tls(&tls).await.unwrap();
+            if alpn == "http/1.1" {
+                caller.write(&bet().bytes()[..40]).await;
+            }
+            let (tcp, _) = caller.stream.get_mut();
+            tcp.write_all(junk).await.unwrap();
+            let _ = tcp.shutdown().await;
+            let mut rest = Vec::new();
+            let _ = timeout(PATIENCE, tcp.read_to_end(&mut rest)).await.expect("it did not end");
+            assert!(!rest.starts_with(b"HTTP/"));
+        }
+    }
+    world.until("portcullis_connections", 0.0).await;
+    world.pam.assert_untouched();
+    assert_eq!(world.connect_tls(&door.caller()).await.unwrap().send(&bet()).await.status, 200);
 }
 
 // threat: H4
@@ -299,6 +393,8 @@ async fn a_session_from_before_a_rotation_of_the_authority_does_not_come_back() 
         let before = world.metric(r#"portcullis_certificate_expiry_timestamp_seconds{certificate="client_ca"}"#).await;
         let own = door.authority.issue(&[SPIFFE]);
         let old = client(&door.authority, Some(&own), &[], &[version]);
+        let mut open = world.connect_tls(&old).await.unwrap();
+        assert_eq!(open.send(&bet()).await.status, 200);
         // The second would resume the session of the first, and be let in unseen. A certificate is verified each time.
         for _ in 0..2 {
             let mut caller = world.connect_tls(&old).await.unwrap();
@@ -312,20 +408,22 @@ async fn a_session_from_before_a_rotation_of_the_authority_does_not_come_back() 
         let own = next.issue(&[SPIFFE]);
         let new = client(&door.authority, Some(&own), &[], &[version]);
         assert_eq!(answered(world.connect_tls(&new).await).await, Some(200));
-        assert_eq!(world.pam.requests().len(), 3);
+        // Who was let in before is not thrown out in the middle of its calls; limits.connection_age says until when.
+        assert_eq!(open.send(&bet()).await.status, 200);
+        assert_eq!(world.pam.requests().len(), 5);
     }
 }
 
 // ---- the door ----
 
 /// An authority and a folder with a certificate of it, where a config could find them.
-struct Door {
-    authority: Authority,
+pub struct Door {
+    pub authority: Authority,
     folder: Folder,
 }
 
 impl Door {
-    fn new(name: &str) -> Door {
+    pub fn new(name: &str) -> Door {
         let door = Door { authority: Authority::new(name), folder: Folder::new(&format!("caller-tls-{name}")) };
         door.write(Path::new(""), &door.authority.issue(&["localhost"]), &door.authority);
         door
@@ -354,7 +452,7 @@ impl Door {
         }
     }
 
-    async fn world(&self, set: &[&str]) -> World {
+    pub async fn world(&self, set: &[&str]) -> World {
         self.world_of("", set).await
     }
 
@@ -384,6 +482,46 @@ impl Door {
 async fn answered(connected: std::io::Result<Connection<TlsStream<TcpStream>>>) -> Option<u16> {
     connected.ok()?.try_send(&bet()).await.map(|reply| reply.status)
 }
+
+/// The kind of the first record that comes back when one version and one suite are offered, in a ClientHello by hand (RFC
+/// 5246 §7.4.1.2); with an alert, the connection ends.
+async fn answer_to(world: &World, version: u16, suite: u16) -> Option<u8> {
+    let extension = |kind: u16, bytes: &[u8]| {
+        [&kind.to_be_bytes()[..], &u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+    };
+    let extensions = [
+        // P-256 and x25519; uncompressed points; ECDSA and RSA with SHA-256; the empty renegotiation_info.
+        extension(10, &[0, 4, 0, 23, 0, 29]),
+        extension(11, &[1, 0]),
+        extension(13, &[0, 6, 4, 3, 8, 4, 4, 1]),
+        extension(0xff01, &[0]),
+    ]
+    .concat();
+    let hello = [
+        &version.to_be_bytes()[..],
+        &[7; 32],
+        &[0],
+        &[0, 2],
+        &suite.to_be_bytes(),
+        &[1, 0],
+        &u16::try_from(extensions.len()).unwrap().to_be_bytes(),
+        &extensions,
+    ]
+    .concat();
+    let hello = [&[1, 0][..], &u16::try_from(hello.len()).unwrap().to_be_bytes(), &hello].concat();
+    let length = u16::try_from(hello.len()).unwrap().to_be_bytes();
+    let mut caller = world.connect().await;
+    caller.write(&[&[22, 3, 1][..], &length, &hello].concat()).await;
+    let mut record = [0; 5];
+    timeout(PATIENCE, caller.stream.read_exact(&mut record)).await.expect("nothing came").ok()?;
+    if record[0] == ALERT {
+        caller.rest().await;
+    }
+    Some(record[0])
+}
+
+const ALERT: u8 = 21;
+const SERVER_HELLO: u8 = 22;
 
 async fn changed(world: &World, metric: &str, before: f64) {
     let changed = async { while world.metric(metric).await == before {} };

@@ -26,6 +26,7 @@ mod caller_tls;
 mod chaos;
 mod failover;
 mod grace;
+mod http2_abuse;
 mod journal;
 mod learning;
 mod limits;

@@ -956,41 +956,6 @@ async fn http2_trailers_are_dropped() {
     assert!(seen.values("X-Trailer").is_empty());
 }
 
-// threat: B7
-#[tokio::test]
-async fn a_header_block_that_never_ends_ends_the_connection() {
-    let world = World::of("config/valkyrie.toml", &["limits.idle_timeout=100ms"]).await;
-    let mut raw = Raw::to(world.address).await;
-    raw.headers(&h2_fields(&[], &[]), END_STREAM).await;
-    timeout(PATIENCE, raw.ended()).await.expect("the connection did not end");
-    world.pam.assert_untouched();
-}
-
-// threat: B1
-#[tokio::test]
-async fn resetting_streams_does_not_pile_up_requests_at_the_pam() {
-    let world = World::valkyrie().await;
-    let _release = world.pam.hold(answer(200, GOOD));
-    let stream = TcpStream::connect(world.address).await.unwrap();
-    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
-    let mut driver = tokio::spawn(connection);
-    let attack = async {
-        for count in 1..=1000 {
-            client = client.clone().ready().await.ok()?;
-            let (_answer, mut stream) =
-                client.send_request(h2_head(&world, &valkyrie::call("GET", SESSION)), true).ok()?;
-            tokio::select! {
-                () = world.pam.arrived(count) => stream.send_reset(Reason::CANCEL),
-                ended = &mut driver => return ended.unwrap().err().and_then(|fault| fault.reason()),
-            }
-        }
-        None
-    };
-    assert_eq!(timeout(PATIENCE, attack).await.unwrap(), Some(Reason::ENHANCE_YOUR_CALM));
-    // Twice the streams that may be open.
-    assert_eq!(world.pam.requests().len(), 256);
-}
-
 #[tokio::test]
 async fn http2_requests_are_served_side_by_side() {
     let world = World::valkyrie().await;

@@ -1,0 +1,10 @@
+//! HTTP/2 as an attacker speaks it: whatever comes, the PAM gets no more than it may get, memory stays flat, and the next
+//! caller is served. What a header block may say is in [`crate::wire`].
+
+mod blocks;
+mod bodies;
+mod floods;
+mod frames;
+mod resets;
+mod stalls;
+mod streams;
