@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use http::header::COOKIE;
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
@@ -16,7 +18,7 @@ use super::current::Current;
 use super::watched::{Waits, Watched};
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Http2Fault, Refused, Sent, Serve};
 use crate::config::Limits;
-use crate::fields::Fields;
+use crate::fields::{FieldFault, Fields};
 use crate::request::{Head, HeadFault, HeadLimits, Peer, Reply, ReplyBody};
 
 /// Serves a connection, from its preface on, until one of the sides ends it.
@@ -179,8 +181,17 @@ fn head(session: &HttpSession, limits: &HeadLimits) -> Result<Head, HeadFault> {
         true => None,
         false => request.uri.authority().map(|authority| (&b"host"[..], authority.as_str().as_bytes())),
     };
-    let fields = request.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let fields = Fields::from_pairs(host.into_iter().chain(fields), limits.fields).map_err(HeadFault::from_field)?;
+    if request.headers.len() + usize::from(host.is_some()) > limits.fields {
+        return Err(HeadFault::from_field(FieldFault::TooMany));
+    }
+    let crumbs: Vec<&[u8]> = request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // The PAM could take the first of several for all there are (RFC 9113 §8.2.3).
+    let cookie = Some(crumbs.join(&b"; "[..])).filter(|_| !crumbs.is_empty());
+    let cookie = cookie.iter().map(|cookie| (COOKIE.as_str().as_bytes(), &cookie[..]));
+    let others = request.headers.iter().filter(|(name, _)| **name != COOKIE);
+    let others = others.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let fields = host.into_iter().chain(others).chain(cookie);
+    let fields = Fields::from_pairs(fields, limits.fields).map_err(HeadFault::from_field)?;
     Head::of_http2(request.method.as_str().as_bytes(), Bytes::copy_from_slice(request.raw_path()), fields, limits)
 }
 
@@ -188,7 +199,7 @@ async fn send(session: &mut HttpSession, reply: Reply) -> pingora::Result<()> {
     let mut header = ResponseHeader::build(reply.status, Some(reply.fields.len() + 1))?;
     for (name, value) in &reply.fields {
         // Names and values were read strictly; what HTTP/2 cannot carry all the same is left out.
-        if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name), http::HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             header.append_header(name, value)?;
         }
     }

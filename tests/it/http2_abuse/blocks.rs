@@ -77,7 +77,7 @@ pub fn bombs() -> Vec<Block> {
     let tiny = indexed_literal(b"a", b"");
     let crumbs: Vec<u8> = (0..3000).flat_map(|_| literal(b"cookie", b"a=b")).collect();
     let crumb = indexed_literal(b"cookie", b"a=b");
-    let several: Vec<u8> = (0..96).flat_map(|at| literal(format!("x-{at}").as_bytes(), b"1")).collect();
+    let several: Vec<u8> = (0..98).flat_map(|at| literal(format!("x-{at}").as_bytes(), b"1")).collect();
     let path = "x".repeat(200_000);
     let mut long_path = fields(&valkyrie::call("GET", SESSION));
     long_path[2].1 = format!("{SESSION}{path}");
@@ -102,6 +102,11 @@ pub fn bombs() -> Vec<Block> {
         Block { name: "a few references too many", frames: whole(&[0x90; 2_000]), ends: false },
         Block { name: "cookie crumbs", frames: whole(&crumbs), ends: false },
         Block { name: "cookie crumbs by reference", frames: whole(&[crumb, vec![0xbe; 1_500]].concat()), ends: false },
+        Block {
+            name: "a hundred cookie crumbs",
+            frames: whole(&[indexed_literal(b"cookie", b"a=b"), vec![0xbe; 99]].concat()),
+            ends: false,
+        },
         Block { name: "a field too many", frames: whole(&several), ends: false },
         Block { name: "a list a little too long", frames: whole(&literal(b"x-long", &[b'x'; 65_000])), ends: false },
         Block {
@@ -193,6 +198,19 @@ async fn a_header_block_within_the_bounds_is_served_however_it_is_cut() {
         assert_eq!(caller.outcome(1).await, Outcome::Status(200), "{size}");
     }
     assert_eq!(world.pam.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn the_crumbs_of_a_cookie_are_one_cookie_to_the_pam() {
+    let world = World::valkyrie().await;
+    for crumbs in [&["a=1"][..], &["a=1", "b=2", "c=\"3\""], &["a=1; b=2", "c=3"]] {
+        let mut fields = fields(&valkyrie::call("GET", SESSION).with("x-last", "1"));
+        fields.extend(crumbs.iter().map(|crumb| ("cookie".to_owned(), (*crumb).to_owned())));
+        let mut caller = Caller::to(world.address).await;
+        caller.write(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields))).await;
+        assert_eq!(caller.outcome(1).await, Outcome::Status(200));
+        assert_eq!(world.pam.requests().pop().unwrap().values("cookie"), [crumbs.join("; ")]);
+    }
 }
 
 async fn ended<S: tokio::io::AsyncRead + tokio::io::AsyncWrite>(mut caller: Caller<S>, opening: &[u8]) -> End {

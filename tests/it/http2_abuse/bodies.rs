@@ -65,10 +65,7 @@ async fn a_body_that_is_not_as_long_as_it_was_declared_never_reaches_the_pam() {
     for (name, length, body) in rows {
         let mut caller = Caller::to(world.address).await;
         caller
-            .write(
-                &[frame(HEADERS, END_HEADERS, 1, &declaring(length)), body, super::frames::frame(PING, 0, 0, &[7; 8])]
-                    .concat(),
-            )
+            .write(&[frame(HEADERS, END_HEADERS, 1, &declaring(length)), body, frame(PING, 0, 0, &[7; 8])].concat())
             .await;
         if name == "a reset before the end" {
             caller.until(|frame| frame.kind == PING).await;

@@ -40,7 +40,7 @@ fn floods() -> Vec<Flood> {
             [settings(&[(1, 0)]), settings(&[(1, u32::MAX)])].concat(),
             true,
         ),
-        flood("settings of no known name", nothing(), settings(&[(0xabcd, 1); 100]), true),
+        flood("settings of no known name", nothing(), settings(&[(0xabcd, 1); 100]), false),
         flood("acknowledgements of nothing", nothing(), frame(SETTINGS, ACK, 0, b""), true),
         flood("pings", nothing(), frame(PING, 0, 0, &[0; 8]), true),
         flood("pongs", nothing(), frame(PING, ACK, 0, &[0; 8]), false),
@@ -81,9 +81,12 @@ async fn floods_are_ended_or_held_back_and_memory_stays_flat() {
     // The first round lets the allocator take what it keeps.
     for round in 0..3 {
         for flood in floods() {
-            let many = 1 + (8 << 20) / flood.again.len();
+            let many = 1 + if flood.ends { 32 << 20 } else { 2 << 20 } / flood.again.len();
             let bytes = [PREFACE, &settings(&[]), &flood.opening, &flood.again.repeat(many)].concat();
-            let mut caller = Caller::over(tokio::net::TcpStream::connect(address).await.unwrap());
+            // The kernel holds less for who takes less.
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            let mut caller = Caller::over(socket.connect(address).await.unwrap());
             let (written, taken) = caller.write_unread(&bytes).await;
             assert!(!flood.ends || taken != Taken::All, "{}: {written} bytes, {taken:?}", flood.name);
             if taken == Taken::Blocked {
@@ -128,8 +131,8 @@ async fn answers_that_nobody_takes_are_not_taken_from_the_pam() {
         caller.write(&calls).await;
         pam.arrived(had + 100).await;
         if window == 0 {
-            for at in 0..100 {
-                assert_eq!(caller.outcome(1 + 2 * at).await, Outcome::Status(200));
+            for _ in 0..100 {
+                caller.until(|frame| frame.kind == HEADERS).await;
             }
         }
         // 100 times what h2 may hold and what the way from the PAM takes, and room.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use super::frames::*;
@@ -34,7 +36,7 @@ async fn who_begins_a_head_and_does_not_end_it_is_cut_off() {
         ("half the settings", [PREFACE, &settings(&[(INITIAL_WINDOW_SIZE, 1)])[..11]].concat()),
     ] {
         let start = Instant::now();
-        let mut caller = Caller::over(tokio::net::TcpStream::connect(world.address).await.unwrap());
+        let mut caller = Caller::over(TcpStream::connect(world.address).await.unwrap());
         caller.write(&little).await;
         assert_eq!(caller.end().await, End::Silent, "{name}");
         assert!(start.elapsed() >= Duration::from_millis(300), "{name}");
@@ -148,24 +150,40 @@ async fn a_caller_that_opens_no_window_is_let_go() {
     assert_eq!((heads, resets, world.pam.requests().len()), (100, 100, 100));
     assert_ne!(goodbyes, 0);
     assert_serves(&world, &call).await;
-    let cut = world.finish().await.iter().filter(|line| line["reply"] == "cut").count();
-    let _ = cut;
+    let lines = world.finish().await;
+    assert_eq!((lines.len(), lines.iter().filter(|line| line["delivered"] == false).count()), (102, 100));
 }
 
 // threat: B6
 #[tokio::test]
 async fn a_caller_that_takes_nothing_of_what_is_written_is_let_go() {
+    let door = Door::new("takes-nothing");
+    let set = ["limits.write_timeout=1s", "limits.idle_timeout=1h"];
     for flood in [frame(PING, 0, 0, &[0; 8]), settings(&[])] {
-        let world = World::of("config/valkyrie.toml", &["limits.write_timeout=1s", "limits.idle_timeout=1h"]).await;
-        let mut caller = Caller::to(world.address).await;
-        let flood = flood.repeat((64 << 20) / flood.len());
-        let (written, taken) = caller.write_unread(&flood).await;
-        // Reading stops when nothing is taken of what is written; then the connection does.
-        assert_ne!(taken, Taken::All, "{written} bytes");
-        world.until("portcullis_connections", 0.0).await;
-        world.pam.assert_untouched();
-        assert_serves(&world, &valkyrie::call("GET", SESSION)).await;
+        let flood = [PREFACE, &settings(&[]), &flood.repeat((64 << 20) / flood.len())].concat();
+        for secured in [false, true] {
+            let world = if secured { door.world(&set).await } else { World::of("config/valkyrie.toml", &set).await };
+            let taken = if secured {
+                let tls = client(&door.authority, None, &["h2"], &[&TLS13]);
+                takes_nothing(&world, world.connect_tls(&tls).await.unwrap().stream, &flood).await
+            } else {
+                takes_nothing(&world, TcpStream::connect(world.address).await.unwrap(), &flood).await
+            };
+            assert_ne!(taken, Taken::All, "secured: {secured}");
+            world.pam.assert_untouched();
+            if !secured {
+                assert_serves(&world, &valkyrie::call("GET", SESSION)).await;
+            }
+        }
     }
+}
+
+/// Reading stops when nothing is taken of what is written; then the connection ends, which is awaited.
+async fn takes_nothing(world: &World, stream: impl AsyncRead + AsyncWrite, flood: &[u8]) -> Taken {
+    let mut caller = Caller::over(stream);
+    let (_, taken) = caller.write_unread(flood).await;
+    world.until("portcullis_connections", 0.0).await;
+    taken
 }
 
 const SESSION: &str = "/players/session?provider=x";
