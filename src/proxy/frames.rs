@@ -59,7 +59,7 @@ impl Incoming {
         let [high, middle, low, kind, flags, ..] = self.head;
         self.rest = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         match kind {
-            DATA => self.open = self.in_block,
+            BODY => self.open = self.in_block,
             HEADERS | CONTINUATION => self.in_block = flags & END_HEADERS == 0,
             _ => {}
         }
@@ -139,7 +139,7 @@ const PREFACE: usize = 24;
 /// Bytes of a frame's head: its length, type, flags and stream.
 const HEAD: usize = 9;
 
-const DATA: u8 = 0;
+const BODY: u8 = 0; // called DATA there
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const RST_STREAM_LENGTH: usize = HEAD + 4;
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     const DATA_FRAME: &[u8] = b"\0\0\x03\0\0\0\0\0\x01abc";
-    const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0123456";
+    const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0abcdef";
     const HEADERS_OPEN: &[u8] = b"\0\0\x02\x01\0\0\0\0\x01ab";
     const CONTINUATION_OPEN: &[u8] = b"\0\0\0\x09\0\0\0\0\x01";
     const CONTINUATION_END: &[u8] = b"\0\0\x01\x09\x04\0\0\0\x01a";

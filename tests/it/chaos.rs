@@ -327,7 +327,7 @@ async fn whatever_the_pam_and_the_callers_do_each_request_arrives_at_most_once_a
     assert!(statuses[&200] > 400 && statuses[&502] > 50 && statuses[&504] > 20, "{statuses:?}");
     // Three times as much again, and no more of either than a pool and an allocator may keep.
     let (memory_now, descriptors_now) = (running.resident(), running.descriptors());
-    assert!(memory_now < memory + (8 << 20), "{memory} bytes before, {memory_now} after");
+    assert!(memory_now < memory + (8 << 10), "{memory} KiB before, {memory_now} after");
     assert!(descriptors_now <= descriptors + 8, "{descriptors} descriptors before, {descriptors_now} after");
     running.kill();
     log.join().unwrap();
