@@ -73,8 +73,9 @@ fn floods() -> Vec<Flood> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_are_ended_or_held_back_and_memory_stays_flat() {
     let pam = Pam::start().await;
-    let set =
-        ["--set", "limits.write_timeout=1s", "--set", "limits.body_timeout=1h", "--set", "limits.idle_timeout=1h"];
+    let limits = ["write_timeout=1s", "head_timeout=1h", "body_timeout=1h", "idle_timeout=1h"];
+    let set: Vec<String> = limits.iter().flat_map(|limit| ["--set".to_owned(), format!("limits.{limit}")]).collect();
+    let set: Vec<&str> = set.iter().map(String::as_str).collect();
     let running = Running::start("config/valkyrie.toml", &pam.address.to_string(), &set);
     let address: SocketAddr = running.listen.parse().unwrap();
     let mut sizes = Vec::new();

@@ -158,7 +158,7 @@ async fn a_caller_that_opens_no_window_is_let_go() {
 #[tokio::test]
 async fn a_caller_that_takes_nothing_of_what_is_written_is_let_go() {
     let door = Door::new("takes-nothing");
-    let set = ["limits.write_timeout=1s", "limits.idle_timeout=1h"];
+    let set = ["limits.write_timeout=1s", "limits.idle_timeout=1h", "limits.head_timeout=1h"];
     for flood in [frame(PING, 0, 0, &[0; 8]), settings(&[])] {
         let flood = [PREFACE, &settings(&[]), &flood.repeat((64 << 20) / flood.len())].concat();
         for secured in [false, true] {
