@@ -114,13 +114,13 @@ async fn a_body_may_take_its_time_within_a_frame() {
 
 #[tokio::test]
 async fn heads_that_arrive_in_pieces_are_not_taken_for_one_that_does_not_end() {
-    let world = World::of("config/valkyrie.toml", &SOON).await;
+    let world = World::of("config/valkyrie.toml", &["limits.head_timeout=1s"]).await;
     let mut caller = Caller::to(world.address).await;
     let heads: Vec<u8> = (0..20).flat_map(|at| call(1 + 2 * at, &valkyrie::call("GET", SESSION))).collect();
     // Each piece ends within a head; no head takes long, all of them do.
     for piece in heads.chunks(heads.len() / 20 + 3) {
         assert!(caller.write(piece).await);
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        tokio::time::sleep(Duration::from_millis(70)).await;
     }
     for at in 0..20 {
         assert_eq!(caller.outcome(1 + 2 * at).await, Outcome::Status(200), "{at}");
