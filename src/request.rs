@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::fields::{Fields, Only, content_length, members};
+use crate::fields::{Fields, Only, content_length, is_token, members};
 use crate::origin::Origin;
 use crate::target::{Target, TargetFault};
 use crate::tls::names::Names;
@@ -95,7 +95,7 @@ pub enum HeadFault {
     TargetTooLong,
     /// Host is missing, repeated or not a plain `host[:port]`.
     Host,
-    /// Content-Length is repeated or not 1 to 18 digits.
+    /// Content-Length is repeated, not 1 to 18 digits, or there beside a Transfer-Encoding.
     ContentLength,
     /// Transfer-Encoding: bodies are taken by their Content-Length only.
     TransferEncoding,
@@ -160,6 +160,9 @@ impl Head {
             other if other.starts_with(b"HTTP/") && other.len() == 8 => return Err(HeadFault::Version),
             _ => return Err(HeadFault::RequestLine),
         };
+        if !is_token(method) {
+            return Err(HeadFault::RequestLine);
+        }
         let method = Method::parse(method).ok_or(HeadFault::Method)?;
         if target.len() > limits.target {
             return Err(HeadFault::TargetTooLong);
@@ -303,6 +306,7 @@ fn framing(fields: &Fields, persistent: bool) -> Result<Framing, HeadFault> {
     let mut keep_alive = persistent;
     let mut expects_continue = false;
     let mut host = 0;
+    let mut encoded = false;
     for field in fields.iter() {
         let name = field.name;
         match name.len() {
@@ -337,9 +341,15 @@ fn framing(fields: &Fields, persistent: bool) -> Result<Framing, HeadFault> {
                 }
                 length = Some(content_length(field.value).ok_or(HeadFault::ContentLength)?);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return Err(HeadFault::TransferEncoding),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => encoded = true,
             _ => {}
         }
+    }
+    // 411 asks for a length. Who sends one as well has two readers in mind, and is asked for nothing (RFC 9112 §6.1).
+    match (encoded, length) {
+        (false, _) => {}
+        (true, None) => return Err(HeadFault::TransferEncoding),
+        (true, Some(_)) => return Err(HeadFault::ContentLength),
     }
     // HTTP/1.0 knows no Host, but the request goes on as HTTP/1.1, which must have one (RFC 9112 §3.2).
     if host == 0 {
@@ -385,6 +395,7 @@ mod tests {
             ("GET /a HTTP/1.10\r\nHost: a\r\n\r\n", HeadFault::RequestLine),
             ("GET /a HTTP/1.2\r\nHost: a\r\n\r\n", HeadFault::Version),
             ("GET /a HTTP/2.0\r\nHost: a\r\n\r\n", HeadFault::Version),
+            ("\rGET /a HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::RequestLine),
             ("get /a HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::Method),
             ("TRACE /a HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::Method),
             ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::Method),
@@ -402,7 +413,7 @@ mod tests {
             ("GET /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", HeadFault::TransferEncoding),
             (
                 "GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
-                HeadFault::TransferEncoding,
+                HeadFault::ContentLength,
             ),
             ("GET /a HTTP/1.1\r\nHost: a\r\nConnection: close, Authorization\r\n\r\n", HeadFault::Connection),
             ("GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\r\n", HeadFault::Upgrade),

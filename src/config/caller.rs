@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::networks;
 use super::paper::{Complaints, Place, Spanned, Table, Value};
-use super::reference::{secret, secrets};
+use super::reference::{placed_secrets, secret, secrets};
 use super::sources::Sources;
 use crate::credential::authorization::{AuthScheme, is_key};
 use crate::credential::password::StoredHash;
@@ -57,7 +57,7 @@ impl Reading<'_> {
         let name = table.string("name", self.complaints);
         let basic = table.table("basic", self.complaints).map(|table| self.basic(table));
         let bearer_place = place.clone();
-        let bearer = secrets(&mut table, "bearer", self.sources, self.complaints);
+        let bearer = self.long_secrets(&mut table, "bearer", "a bearer key");
         if bearer.iter().any(|key| !is_key(key.expose())) {
             let message = "a bearer key has a blank, a line end or another character that no header can carry; it could never match";
             self.complaints.push(&place, message);
@@ -115,7 +115,7 @@ impl Reading<'_> {
                 "a password is missing; add password = { env = \"NAME\" } or password_hash = { file = \"…\" }";
             self.complaints.push(table.place(), message);
         }
-        let plain = secrets(&mut table, "password", self.sources, self.complaints);
+        let plain = self.long_secrets(&mut table, "password", "a password");
         let unsendable = |password: &Secret| {
             std::str::from_utf8(password.expose()).map_or(true, |text| text.chars().any(char::is_control))
         };
@@ -141,6 +141,16 @@ impl Reading<'_> {
             Secret::new(format!("Basic {}", STANDARD.encode(&pair)).into_bytes())
         });
         Some((BasicSecrets { username: username.into(), plain, hashed: Arc::from(hashed) }, authorization))
+    }
+
+    /// Secrets that cannot be found by trying: who has a message and its signature, or a network that answers, has time.
+    fn long_secrets(&mut self, table: &mut Table, key: &str, what: &str) -> Vec<Secret> {
+        let found = placed_secrets(table, key, self.sources, self.complaints);
+        for secret in found.iter().filter(|secret| secret.value.expose().len() < SHORTEST) {
+            let message = format!("{what} has fewer than {SHORTEST} bytes and could be guessed; {MAKE_ONE}");
+            self.complaints.push(&secret.place, message);
+        }
+        found.into_iter().map(|secret| secret.value).collect()
     }
 
     fn keys(&mut self, table: &mut Table) -> Vec<SigningKey> {
@@ -237,6 +247,11 @@ impl Reading<'_> {
         );
     }
 }
+
+/// As many as the shortest secrets that PAMs hand out have, and the least that a caller may choose.
+const SHORTEST: usize = crate::credential::signature::SHORTEST_KEY;
+
+const MAKE_ONE: &str = "make one with `openssl rand -hex 32`";
 
 impl Taken {
     fn claim(&mut self, what: &'static str, value: &[u8], caller: &str, place: &Place, complaints: &mut Complaints) {

@@ -233,8 +233,10 @@ impl SigningKey {
             Some(Some(bytes)) => Some(Secret::new(bytes)),
         };
         let key = decoded.as_ref().map_or(text, Secret::expose);
-        if key.is_empty() {
-            return Err("the secret is empty".to_owned());
+        if key.len() < SHORTEST_KEY {
+            return Err(format!(
+                "a signing key has fewer than {SHORTEST_KEY} bytes and could be found by trying; make one with `openssl rand -hex 32`"
+            ));
         }
         let mac = Keyed::new(algorithm, key).ok_or("the secret cannot be used as a key")?;
         Ok(SigningKey { id: id.into(), mac })
@@ -251,6 +253,9 @@ impl fmt::Debug for SigningKey {
         write!(f, "SigningKey({})", self.id)
     }
 }
+
+/// Bytes that a signing key has at least. The published samples of the field have eight to ten.
+pub const SHORTEST_KEY: usize = 8;
 
 /// HMAC with its key already absorbed: cloned for each message, which saves two of the four blocks a short message costs.
 #[derive(Clone)]

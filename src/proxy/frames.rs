@@ -152,7 +152,7 @@ const END_HEADERS: u8 = 4;
 mod tests {
     use super::*;
 
-    const DATA_FRAME: &[u8] = b"\0\0\x03\0\0\0\0\0\x01abc";
+    const OF_A_BODY: &[u8] = b"\0\0\x03\0\0\0\0\0\x01abc";
     const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0abcdef";
     const HEADERS_OPEN: &[u8] = b"\0\0\x02\x01\0\0\0\0\x01ab";
     const CONTINUATION_OPEN: &[u8] = b"\0\0\0\x09\0\0\0\0\x01";
@@ -183,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn data_is_unfinished_only_until_it_is_known_to_be_data() {
-        let seen = after_each(&[DATA_FRAME]);
+    fn a_frame_of_a_body_is_unfinished_only_until_it_is_known_to_be_one() {
+        let seen = after_each(&[OF_A_BODY]);
         assert_eq!(seen[..8], [Some(1); 8]);
         assert_eq!(seen[8..], [None; 4]);
     }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn bytes_that_come_together_are_seen_like_bytes_that_come_alone() {
-        let frames = [HEADERS_OPEN, CONTINUATION_END, DATA_FRAME, SETTINGS, HEADERS_OPEN, CONTINUATION_OPEN];
+        let frames = [HEADERS_OPEN, CONTINUATION_END, OF_A_BODY, SETTINGS, HEADERS_OPEN, CONTINUATION_OPEN];
         let alone = after_each(&frames);
         let all = [&[0; PREFACE][..], &frames.concat()].concat();
         for cut in 0..all.len() {

@@ -251,7 +251,7 @@ impl Exchange<'_> {
 
     async fn whole(&mut self) -> Result<Bytes, BodyFault> {
         let length = usize::try_from(self.unread).map_err(|_| BodyFault::TooLarge)?;
-        if self.expects_continue && self.wire.read.is_empty() {
+        if self.expects_continue && length > 0 && self.wire.read.is_empty() {
             let invitation = self.wire.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
             invitation.await.map_err(|_| BodyFault::Cut)?;
             self.wire.stream.flush().await.map_err(|_| BodyFault::Cut)?;

@@ -75,7 +75,7 @@ fn the_reference_says_the_defaults_of_the_code() {
 #[test]
 fn every_invalid_config_gets_the_complaints_it_expects() {
     let configs = files("tests/invalid");
-    assert_eq!(configs.len(), 33);
+    assert_eq!(configs.len(), 35);
     for path in configs {
         assert_complaints(&path, &complaints_of(&path));
     }
@@ -124,12 +124,12 @@ fn a_dialect_may_be_a_file_beside_the_config() {
 
 #[test]
 fn a_secret_file_ends_before_its_last_line_end() {
-    for (name, text) in [("lf", "canary\n"), ("crlf", "canary\r\n"), ("bare", "canary")] {
+    for (name, text) in [("lf", "canary-secret\n"), ("crlf", "canary-secret\r\n"), ("bare", "canary-secret")] {
         let folder = Folder::new(&format!("config-secret-{name}"));
         folder.write("password", text);
         let config = folder.write("config.toml", &WALLET.replace("env = \"WALLET_PASSWORD\"", "file = \"password\""));
         let settings = load(&config, "127.0.0.1:9000", &[]).unwrap();
-        let expected = basic("a", "canary");
+        let expected = basic("a", "canary-secret");
         assert_eq!(settings.authorizations[0].as_ref().unwrap().expose(), expected.as_bytes(), "{name}");
     }
 }
@@ -321,6 +321,8 @@ fn environment(name: &str) -> Option<String> {
         "EMPTY" => Some(String::new()),
         "BLANK" => Some(" \t\n".to_owned()),
         "SHORT" => Some("canary-15-chars".to_owned()),
+        "SEVEN" => Some("canary7".to_owned()),
+        "EIGHT" => Some("canary-8".to_owned()),
         "SPACED" => Some("canary with blanks in it".to_owned()),
         _ => secret_variable(name),
     }

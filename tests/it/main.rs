@@ -14,6 +14,7 @@ mod tidy;
 mod disagreement;
 mod trace;
 mod wire;
+mod wire_cases;
 
 mod betstack;
 mod credential;

@@ -218,17 +218,21 @@ name = "rotating"
 basic = { username = "rotating", password = { file = "password" } }
 signing = [{ id = "2026-10", key = { file = "old" } }, { id = "2026-11", key = { file = "new" } }]
 "#;
-    let config = folder.config("\"wallet\"", callers, &[("password", "p"), ("old", "old key"), ("new", "new key")]);
+    let config = folder.config(
+        "\"wallet\"",
+        callers,
+        &[("password", "password"), ("old", "the old key"), ("new", "the new key")],
+    );
     let world = World::of(&config, &[]).await;
     let body = wallet::body("a");
     let by = |key: &str| {
         wallet::signed("debit", &body)
-            .replacing("Authorization", &basic("rotating", "p"))
+            .replacing("Authorization", &basic("rotating", "password"))
             .replacing("X-Request-Signature", &hmac_sha256_hex(key, body.as_bytes()))
     };
-    assert_eq!(world.send(&by("old key")).await.status, 200);
-    assert_eq!(world.send(&by("new key")).await.status, 200);
-    assert_eq!(world.send(&by("older key")).await.status, 401);
+    assert_eq!(world.send(&by("the old key")).await.status, 200);
+    assert_eq!(world.send(&by("the new key")).await.status, 200);
+    assert_eq!(world.send(&by("an older key")).await.status, 401);
     let lines = world.finish().await;
     let keys: Vec<_> = lines.iter().map(|line| line["key_id"].as_str().unwrap_or("none")).collect();
     assert_eq!(keys, ["2026-10", "2026-11", "none"]);

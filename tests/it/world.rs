@@ -284,6 +284,7 @@ pub mod futures_answer {
 struct PamState {
     seen: Vec<Seen>,
     connections: usize,
+    bytes: usize,
     answering: Answering,
 }
 
@@ -343,7 +344,7 @@ impl Pam {
     /// One that the test plays itself.
     pub fn at(address: SocketAddr) -> Pam {
         let answering: Answering = Arc::new(|_| futures_answer::ready(answer(200, GOOD)));
-        let state = Arc::new(Mutex::new(PamState { seen: Vec::new(), connections: 0, answering }));
+        let state = Arc::new(Mutex::new(PamState { seen: Vec::new(), connections: 0, bytes: 0, answering }));
         Pam { address, state, arrivals: watch::Sender::new(0) }
     }
 
@@ -401,6 +402,12 @@ impl Pam {
         self.state.lock().unwrap().connections
     }
 
+    /// Connections it accepted and bytes it got so far: as long as neither changes, nothing has touched it.
+    pub fn touched(&self) -> (usize, usize) {
+        let state = self.state.lock().unwrap();
+        (state.connections, state.bytes)
+    }
+
     /// Waits until it has got `count` requests.
     pub async fn arrived(&self, count: usize) {
         let mut arrivals = self.arrivals.subscribe();
@@ -425,7 +432,7 @@ impl Pam {
                 if let Some(end) = find(&read, b"\r\n\r\n") {
                     break end + 4;
                 }
-                if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                if self.take(&mut stream, &mut read).await == 0 {
                     return;
                 }
             };
@@ -433,7 +440,7 @@ impl Pam {
             let (first, fields) = parse_head(&head);
             let length = values(&fields, "content-length").first().map_or(0, |length| length.parse::<usize>().unwrap());
             while read.len() < end + length {
-                if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                if self.take(&mut stream, &mut read).await == 0 {
                     return;
                 }
             }
@@ -464,6 +471,14 @@ impl Pam {
                 None => return,
             }
         }
+    }
+}
+
+impl Pam {
+    async fn take(&self, stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>) -> usize {
+        let count = stream.read_buf(read).await.unwrap_or(0);
+        self.state.lock().unwrap().bytes += count;
+        count
     }
 }
 
@@ -564,6 +579,8 @@ impl Reply {
 pub struct Connection<S = TcpStream> {
     pub stream: S,
     read: Vec<u8>,
+    /// Interim replies (1xx) that came in front of others.
+    pub interim: usize,
 }
 
 impl Connection {
@@ -575,13 +592,13 @@ impl Connection {
     pub async fn between(local: SocketAddr, address: SocketAddr) -> Connection {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(local).unwrap();
-        Connection { stream: socket.connect(address).await.unwrap(), read: Vec::new() }
+        Connection::over(socket.connect(address).await.unwrap())
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn over(stream: S) -> Connection<S> {
-        Connection { stream, read: Vec::new() }
+        Connection { stream, read: Vec::new(), interim: 0 }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
@@ -648,6 +665,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let (first, fields) = parse_head(&String::from_utf8(head).unwrap());
             let status: u16 = first.split(' ').nth(1).unwrap().parse().unwrap();
             if status < 200 {
+                self.interim += 1;
                 continue;
             }
             let mut body = Vec::new();
