@@ -9,6 +9,7 @@ mod world;
 
 mod cli;
 mod config;
+mod fuzz;
 mod tidy;
 
 mod disagreement;
