@@ -55,6 +55,13 @@ impl DigestKey {
     }
 }
 
+/// In the same time wherever two keys differ.
+impl PartialEq for DigestKey {
+    fn eq(&self, other: &DigestKey) -> bool {
+        self.0.ct_eq(&*other.0).into()
+    }
+}
+
 impl fmt::Debug for DigestKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DigestKey(…)")

@@ -345,7 +345,7 @@ impl Shared {
         let shared = self.rules.agreed(&mut writing).await?;
         self.tell_time(&mut writing).await?;
         self.learn(&shared, None, Position::default());
-        let is_foreign = shared.expose() != self.keys.own().expose();
+        let is_foreign = shared != *self.keys.own();
         // A journal has filled the index, and nothing of the log has been read yet.
         let is_from_journal = self.place.borrow().position == Position::default() && self.index.count().0 > 0;
         if lock(&self.lost).is_some() || is_from_journal && !*self.synced.borrow() {

@@ -17,11 +17,13 @@ use portcullis::dialect::{self, Overrides};
 use portcullis::json::{self, JsonFault, Pointer, Pointers, Value};
 use portcullis::request::{Head, HeadLimits, Request};
 use portcullis::secret::DigestKey;
-use portcullis::target::Target;
 use portcullis::trace::{CorrelationId, Fresh, TraceContext};
 
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// The targets by the names of their corpora.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("basic", basic),
     ("compaction", compaction),
     ("config", config),
@@ -130,7 +132,7 @@ pub fn head(raw: &[u8]) {
 
 /// A target that is plain is so to another reader, and nothing in it resolves to another path.
 pub fn target(raw: &[u8]) {
-    let Ok(target) = Target::parse(Bytes::copy_from_slice(raw)) else { return };
+    let Ok(target) = portcullis::target::Target::parse(Bytes::copy_from_slice(raw)) else { return };
     assert_eq!(target.as_str().as_bytes(), raw);
     let whole = match raw.contains(&b'?') {
         true => format!("{}?{}", target.path(), target.query()),
@@ -241,11 +243,8 @@ pub fn trace(bytes: &[u8]) {
         assert!(context.adopted() && !state.is_empty() && state.split(',').count() <= 32);
         assert!(state.bytes().all(|byte| matches!(byte, b' '..=b'~')));
         // What is sent on is taken by the next one.
-        let next = TraceContext::adopt_or_start(
-            std::iter::once(parent.as_bytes()),
-            std::iter::once(state.as_bytes()),
-            &fresh,
-        );
+        let next =
+            TraceContext::adopt_or_start(std::iter::once(parent.as_bytes()), std::iter::once(state.as_bytes()), &fresh);
         assert_eq!((next.adopted(), next.tracestate()), (true, Some(state)));
     }
 

@@ -72,6 +72,7 @@ fn the_reference_says_the_defaults_of_the_code() {
     assert_eq!(differing, [("", ""); 0]);
 }
 
+// threat: D2, G12
 #[test]
 fn every_invalid_config_gets_the_complaints_it_expects() {
     let configs = files("tests/invalid");
@@ -101,6 +102,45 @@ fn no_complaint_shows_a_secret() {
         }
     }
     assert!(complained > 50, "{complained}");
+}
+
+/// What stands in an argument is seen by everybody on the machine, so a secret cannot stand there.
+// threat: C14
+#[test]
+fn an_argument_takes_no_secret_and_does_not_show_the_one_that_was_tried() {
+    let folder = Folder::new("config-argument");
+    let config = folder.write("config.toml", WALLET);
+    for set in [
+        "admin_token=canary-canary-canary",
+        "admin_token=[\"canary-canary-canary\"]",
+        "admin_token={ env = \"canary-canary-canary\" }",
+        "revocation.redis.password=canary-canary-canary",
+        "caller=[{ name = \"a\", bearer = \"canary-canary-canary\" }]",
+        "caller=[{ name = \"a\", signing = [{ id = \"1\", key = \"canary-canary-canary\" }] }]",
+    ] {
+        let found = lines(&load(&config, "127.0.0.1:9", &["admin=127.0.0.1:0", set]).unwrap_err());
+        assert!(!found.contains("canary"), "{set}: {found}");
+    }
+}
+
+/// `/metrics` is for those on the same host unless somebody says otherwise: without an address there is none.
+// threat: F11
+#[test]
+fn the_admin_address_is_there_when_it_is_named_and_on_the_loopback_in_every_example() {
+    let folder = Folder::new("config-admin");
+    let config = folder.write("config.toml", WALLET);
+    let flags = Flags {
+        config: config.into(),
+        listen: Some("127.0.0.1:1".to_owned()),
+        upstream: Some("127.0.0.1:2".to_owned()),
+        ..Flags::default()
+    };
+    assert_eq!(Settings::load(&flags, &secret_variable, DigestKey::new([7; 32])).unwrap().admin, None);
+    for config in files("config") {
+        let flags = Flags { config: config.clone(), ..Flags::default() };
+        let admin = Settings::load(&flags, &secret_variable, DigestKey::new([7; 32])).unwrap().admin;
+        assert_eq!(admin.as_deref(), Some("127.0.0.1:9901"), "{config:?}");
+    }
 }
 
 #[test]

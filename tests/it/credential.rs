@@ -1,5 +1,7 @@
 //! Who is calling: Basic and bearer credentials on real sockets, and what those learn who have none.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use tokio::sync::mpsc;
@@ -486,6 +488,25 @@ async fn under_guesses(name: &str, guesses: usize) -> (World, mpsc::UnboundedRec
         tokio::spawn(async move { replied.send(connection.reply().await) });
     }
     (world, replies)
+}
+
+/// Who is unknown is measured against somebody's hash.
+// threat: C8
+#[tokio::test]
+async fn an_unknown_user_takes_as_long_as_a_wrong_password() {
+    let (world, _) = under_guesses("as-long", 0).await;
+    let mut quickest = [Duration::MAX; 2];
+    for _ in 0..5 {
+        for (at, user) in ["slow", "nobody"].into_iter().enumerate() {
+            let request = with_authorization(&basic(user, "wrong"));
+            let start = Instant::now();
+            assert_eq!(world.send(&request).await.status, 401);
+            quickest[at] = quickest[at].min(start.elapsed());
+        }
+    }
+    let [known, unknown] = quickest;
+    // Without a hash it is hundreds of times quicker, and a busy machine does not make up for that five times.
+    assert!(unknown > known / 3 && known > unknown / 3, "{known:?} {unknown:?}");
 }
 
 #[tokio::test]

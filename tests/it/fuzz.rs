@@ -15,8 +15,10 @@ mod targets;
 #[test]
 fn no_parser_panics_or_breaks_its_word() {
     std::thread::scope(|threads| {
-        let running: Vec<_> =
-            targets::TARGETS.into_iter().map(|(name, target)| (name, threads.spawn(move || run(name, target)))).collect();
+        let running: Vec<_> = targets::TARGETS
+            .into_iter()
+            .map(|(name, target)| (name, threads.spawn(move || run(name, target))))
+            .collect();
         for (name, thread) in running {
             assert!(thread.join().is_ok(), "{name}");
         }
@@ -41,7 +43,7 @@ fn every_target_has_its_corpus_and_its_file() {
 }
 
 /// Runs a target over each seed and so many mutations of them in all.
-fn run(name: &str, target: fn(&[u8])) {
+fn run(name: &str, target: targets::Target) {
     let seeds = seeds(name);
     assert!(seeds.len() >= 3, "{name}");
     let mutations = match name {
@@ -64,7 +66,7 @@ fn run(name: &str, target: fn(&[u8])) {
 }
 
 /// What broke it is shown, to become a seed.
-fn attempt(name: &str, target: fn(&[u8]), bytes: &[u8]) {
+fn attempt(name: &str, target: targets::Target, bytes: &[u8]) {
     assert!(catch_unwind(|| target(bytes)).is_ok(), "{name}: b\"{}\"", bytes.escape_ascii());
 }
 

@@ -3,9 +3,10 @@
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::binary::Running;
 use crate::upstream::{Family, assert_failed, families};
 use crate::wire::h2_head;
-use crate::world::{GOOD, PATIENCE, Reply, Request, World, answer, betstack, valkyrie, wallet};
+use crate::world::{Connection, GOOD, PATIENCE, Pam, Reply, Request, World, answer, betstack, valkyrie, wallet};
 
 // ---- requests with the PAM ----
 
@@ -115,6 +116,32 @@ async fn a_connection_too_many_is_closed_before_a_byte_of_it_is_read_and_the_oth
         assert_eq!(world.metric(&refused).await, 1.0, "{bound}");
         assert_eq!(world.pam.requests().len(), 5, "{bound}");
     }
+}
+
+// threat: G7
+#[tokio::test]
+async fn a_thousand_idle_connections_take_little_and_hinder_nobody() {
+    let pam = Pam::start().await;
+    let running = Running::start("config/wallet.toml", &pam.address.to_string(), &[]);
+    let call = wallet::signed("balance", &wallet::body("t"));
+    let address = running.listen.parse().unwrap();
+    let mut idle = Vec::new();
+    let mut before = 0;
+    for count in 0..1_100 {
+        let mut caller = Connection::to(address).await;
+        // Half of them have called before.
+        if count % 2 == 0 {
+            assert_eq!(caller.send(&call).await.status, 200);
+        }
+        idle.push(caller);
+        // Until here it has grown to what it is without them.
+        if count == 100 {
+            before = running.resident();
+        }
+    }
+    assert_eq!(running.send(&call).await, 200);
+    let each = running.resident().saturating_sub(before) * 1024 / 1_000;
+    assert!(each <= 50_000, "{each} bytes each");
 }
 
 #[tokio::test]

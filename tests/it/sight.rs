@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use crate::world::{Connection, Pam, Reply, Request, World, answer, basic, betstack, futures_answer, valkyrie, wallet};
+use crate::world::{
+    Connection, PATIENCE, Pam, Reply, Request, World, answer, basic, betstack, futures_answer, valkyrie, wallet,
+};
 
 const PAGES: [&str; 4] = ["/livez", "/readyz", "/metrics", "/status"];
 
@@ -90,6 +94,35 @@ async fn the_traffic_address_knows_no_admin_page() {
         }
         world.pam.assert_untouched();
     }
+}
+
+// threat: F11
+#[tokio::test]
+async fn a_scraper_that_is_slow_or_asks_for_too_much_is_let_go() {
+    let world = World::wallet().await;
+    let large = async {
+        let mut scraper = Connection::to(world.admin).await;
+        scraper
+            .write(format!("GET /metrics HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(17 << 10)).as_bytes())
+            .await;
+        assert_eq!(scraper.reply().await.status, 431);
+        assert!(scraper.rest().await.is_empty());
+    };
+    let slow = async {
+        let mut scraper = Connection::to(world.admin).await;
+        scraper.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n").await;
+        assert_eq!(scraper.reply().await.status, 408);
+        assert!(scraper.rest().await.is_empty());
+    };
+    // Asks again and again, and reads nothing of what it gets.
+    let deaf = async {
+        let mut scraper = Connection::to(world.admin).await;
+        let page = Request::new("GET", "/metrics").bytes();
+        let asking = async { while scraper.stream.write_all(&page).await.is_ok() {} };
+        timeout(PATIENCE, asking).await.expect("it was written to for ever");
+    };
+    tokio::join!(large, slow, deaf);
+    assert_eq!(world.admin("/metrics").await.status, 200);
 }
 
 #[tokio::test]

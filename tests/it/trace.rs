@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::world::{Reply, Request, Seen, World, answer, betstack, valkyrie, wallet};
+use crate::world::{Reply, Request, Seen, World, answer, betstack, root, valkyrie, wallet};
 
 // ---- correlation id ----
 
@@ -73,6 +73,22 @@ async fn minted_ids_are_of_version_7_and_never_the_same() {
         parents.insert(trace.parent_id);
     }
     assert_eq!((correlations.len(), traces.len(), parents.len()), (50, 50, 50));
+    // Every bit that is not fixed is drawn: in fifty ids each is 0 at times and 1 at times. Of a UUID of version 7 that are
+    // all but the time, the version and the variant (RFC 9562 §5.7).
+    let drawn = |ids: HashSet<String>| {
+        let ids: Vec<u128> = ids.iter().map(|id| u128::from_str_radix(&id.replace('-', ""), 16).unwrap()).collect();
+        let (ones, zeros) = ids.iter().fold((0, 0), |(ones, zeros), id| (ones | id, zeros | !id));
+        ones & zeros
+    };
+    let random = 0xfff_u128 << 64 | (u128::MAX >> 66);
+    assert_eq!(drawn(correlations) & random, random);
+    assert_eq!(drawn(traces), u128::MAX);
+    assert_eq!(drawn(parents) as u64, u64::MAX);
+    // And drawn by a generator whose output cannot be foretold: it is the one of `rand::random`.
+    fn unpredictable<R: rand::CryptoRng>(_: R) {}
+    unpredictable(rand::rng());
+    let story = std::fs::read_to_string(root().join("src/proxy/story.rs")).unwrap();
+    assert!(story.contains("= rand::random();"));
 }
 
 // threat: F5

@@ -48,7 +48,7 @@ impl Keys {
 
     /// Digests made with this key are recognised from now on, for a time or, without one, for good.
     pub fn learn(&self, key: &DigestKey, left: Option<Duration>) -> Result<(), TooMany> {
-        if key.expose() == self.own.expose() {
+        if *key == self.own {
             return Ok(());
         }
         let now = Instant::now();
@@ -56,7 +56,7 @@ impl Keys {
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         others.retain(|other| !other.is_over(now));
         let is_full = others.len() >= MOST_KEYS;
-        let learnt = match others.iter_mut().find(|other| other.key.expose() == key.expose()) {
+        let learnt = match others.iter_mut().find(|other| other.key == *key) {
             Some(known) => {
                 known.until = known.until.zip(until).map(|(known, until)| known.max(until));
                 Ok(())
@@ -76,7 +76,7 @@ impl Keys {
     pub fn without(&self, some: &[DigestKey]) -> Vec<(DigestKey, Duration)> {
         let now = Instant::now();
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        let rest = others.iter().filter(|other| some.iter().all(|key| key.expose() != other.key.expose()));
+        let rest = others.iter().filter(|other| some.iter().all(|key| *key != other.key));
         rest.filter_map(|other| Some((other.key.clone(), other.until?.saturating_duration_since(now)))).collect()
     }
 }
