@@ -30,7 +30,7 @@ use crate::secret::{DigestKey, Secret};
 use crate::tls::callers::CallerRules;
 use crate::tls::pam::PamRules;
 use crate::tls::watched::Watched;
-use crate::upstream::UpstreamLimits;
+use crate::upstream::{Protocol, UpstreamLimits};
 
 /// Everything a running Portcullis needs to know, checked.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub struct Settings {
     pub tls: Option<Watched<CallerRules>>,
     /// Where the PAM is.
     pub upstream: String,
+    /// Which version of HTTP is spoken to it.
+    pub upstream_protocol: Protocol,
     /// TLS to the PAM; `None` for plain TCP.
     pub upstream_tls: Option<Watched<PamRules>>,
     /// Where metrics and probes are; `None` when there are none.
@@ -239,7 +241,9 @@ fn settings(
     let dialect = dialect_name.and_then(|name| dialect(&name, sources, &overrides, complaints));
 
     let (tls, asks_for_certificates) = tls::tls(table, sources, complaints);
+    let over_tls = table.contains("upstream_tls");
     let upstream_tls = tls::upstream_tls(table, upstream.as_deref(), sources, complaints);
+    let upstream_protocol = upstream_protocol(table, over_tls, complaints);
 
     let (limits, held) = limits(table.section("limits", complaints), complaints);
     let upstream_limits = upstream_limits(table.section("timeouts", complaints), held, complaints);
@@ -280,6 +284,7 @@ fn settings(
         listen: listen?,
         tls,
         upstream: upstream?,
+        upstream_protocol,
         upstream_tls,
         admin,
         admin_keys,
@@ -356,6 +361,17 @@ fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
     };
     table.finish(complaints);
     (limits, held)
+}
+
+fn upstream_protocol(table: &mut Table, over_tls: bool, complaints: &mut Complaints) -> Protocol {
+    let words = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
+    let Some(protocol) = table.choice("upstream_protocol", &words, complaints) else { return Protocol::Http1 };
+    if protocol.value == Protocol::Auto && !over_tls {
+        let message =
+            "`upstream_protocol` can be agreed on under TLS only: add upstream_tls, or say \"http1\" or \"http2\"";
+        complaints.push(&protocol.place, message);
+    }
+    protocol.value
 }
 
 fn upstream_limits(mut table: Table, held: usize, complaints: &mut Complaints) -> UpstreamLimits {

@@ -266,7 +266,11 @@ impl Denial {
                 | FailureKind::Closed
                 | FailureKind::Malformed(_)
                 | FailureKind::TooLarge
-                | FailureKind::Unasked101 => Disclosure::BadGateway,
+                | FailureKind::Unasked101
+                | FailureKind::NoHttp2
+                | FailureKind::NotForHttp2
+                | FailureKind::Full
+                | FailureKind::Unprocessed => Disclosure::BadGateway,
             },
             Denial::AnswerUnreadable | Denial::JournalFailed | Denial::StoreFailed => Disclosure::BadGateway,
             Denial::Internal => Disclosure::Internal,

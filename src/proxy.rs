@@ -18,7 +18,7 @@
 //! frames        the frames in them
 //! refused       what never became a request, and how it is told
 //! story         one request, from its head to the reply                  ← start here
-//! forward       the head that goes to the PAM
+//! forward       what goes to the PAM in front of the body
 //! places        how many requests may be with the PAM
 //! ```
 

@@ -1,16 +1,21 @@
-//! The exchange with the PAM: one request, sent once, and its answer (RFC 9112).
+//! The exchange with the PAM: one request, sent once, and its answer (RFC 9112, RFC 9113).
 //!
-//! Half-duplex: the request is held whole and written whole before the answer is read. That makes
-//! "at most once" visible in one function, [`Upstream::exchange`]: it writes at one place, and
-//! nothing behind that place leads back to it.
+//! The request is held whole. That makes "at most once" visible in one function,
+//! [`Upstream::exchange`]: it finds a way first, writes at one place for each version of HTTP, and
+//! nothing behind those places leads back to them.
 //!
 //! ```text
 //! upstream.rs             the exchange, its limits and its failures
-//! upstream/pool.rs        connections that wait for their next exchange
-//! upstream/connection.rs  one connection during an exchange
+//! upstream/outbound.rs    a request, and its head as either version has it       (pure)
+//! upstream/pool.rs        HTTP/1.1: connections that wait for their next exchange
+//! upstream/connection.rs  HTTP/1.1: one connection during an exchange
 //! upstream/stream.rs      what its bytes go through: TCP, or TLS over it
 //! upstream/answer.rs      the answer: held, or streamed where it is too large
 //! upstream/head.rs        status line, fields, and what they say about the body   (pure)
+//! upstream/http2.rs       HTTP/2: connections that carry many exchanges
+//! upstream/http2/connection.rs  one of them: its room, its age, its end
+//! upstream/http2/exchange.rs    one exchange on it
+//! upstream/http2/incoming.rs    the answer's body
 //! upstream/section.rs     where a head or a trailer section ends                  (pure)
 //! upstream/framing.rs     where a body ends                                       (pure)
 //! upstream/patience.rs    how long an exchange may still take
@@ -20,21 +25,29 @@ mod answer;
 mod connection;
 mod framing;
 mod head;
+mod http2;
+mod outbound;
 mod patience;
 mod pool;
 mod section;
 mod stream;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Scheme;
+use tokio::time::timeout;
 
 pub use self::answer::{Answer, AnswerBody, AnswerStream};
 use self::answer::{Gathered, Incoming};
 use self::connection::Connection;
+use self::http2::{Connections, Place};
+pub use self::outbound::Outbound;
 use self::patience::Patience;
 use self::pool::Pool;
+use self::stream::Stream;
 use crate::tls::pam::{PamRules, PamTls};
 use crate::tls::watched::Watched;
 
@@ -42,8 +55,31 @@ use crate::tls::watched::Watched;
 pub struct Upstream {
     address: String,
     limits: UpstreamLimits,
+    protocol: Protocol,
     tls: Option<Arc<Watched<PamRules>>>,
+    /// Over HTTP/1.1.
     pool: Arc<Pool>,
+    /// Over HTTP/2.
+    connections: Arc<Connections>,
+    /// What the PAM chose last, where it may choose.
+    chose_http1: AtomicBool,
+}
+
+/// Which version of HTTP is spoken to the PAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 and nothing else: agreed on by ALPN under TLS, or with prior knowledge in the clear.
+    Http2,
+    /// What ALPN comes to; without TLS, HTTP/1.1.
+    Auto,
+}
+
+/// What a request goes by: everything up to here can be done again, since nothing has been sent.
+enum Way {
+    Http1(Connection, bool),
+    Http2(Place),
 }
 
 /// How long to wait for the PAM, and how much of its answers to hold.
@@ -60,7 +96,7 @@ pub struct UpstreamLimits {
     /// A connection that has waited in the pool for so long is not used again. Should be less than
     /// what the PAM waits itself, or else its closing may cross a request.
     pub idle: Duration,
-    /// Connections that wait in the pool.
+    /// Connections that wait in the pool; over HTTP/2, connections altogether.
     pub pooled: usize,
     /// Bytes of an answer's head; of its trailers too.
     pub answer_head: usize,
@@ -111,12 +147,33 @@ pub enum FailureKind {
     TooLarge,
     /// The PAM switched protocols, which no one had asked for.
     Unasked101,
+    /// HTTP/2 is demanded, and the PAM does not speak it.
+    NoHttp2,
+    /// The request has something in it that HTTP/2 has no place for.
+    NotForHttp2,
+    /// The PAM was on as many exchanges as it allows, and none ended in time.
+    Full,
+    /// The PAM says that it has not looked at the request: it refused the stream, or is ending the connection.
+    Unprocessed,
 }
 
 impl Upstream {
     /// For the PAM at `address`, as `host:port`. Connects to nothing yet.
     pub fn new(address: String, limits: UpstreamLimits) -> Upstream {
-        Upstream { address, limits, tls: None, pool: Arc::new(Pool::new(limits.pooled, limits.idle)) }
+        Upstream {
+            address,
+            limits,
+            protocol: Protocol::Http1,
+            tls: None,
+            pool: Arc::new(Pool::new(limits.pooled, limits.idle)),
+            connections: Arc::new(Connections::new(limits)),
+            chose_http1: AtomicBool::new(false),
+        }
+    }
+
+    /// The same, in this version of HTTP instead of HTTP/1.1.
+    pub fn speaking(self, protocol: Protocol) -> Upstream {
+        Upstream { protocol, ..self }
     }
 
     /// The same, over TLS from now on.
@@ -126,31 +183,86 @@ impl Upstream {
 
     /// Sends one request once and reads its answer.
     ///
-    /// `head` is the finished head of the request, its empty line included, and must belong to
-    /// `body`: nothing is added or checked here. Nothing is ever sent again; a pooled connection
-    /// that turns out to be dead is replaced only as long as nothing has been written.
+    /// `request` must belong to `body`: nothing is added or checked here. Nothing is ever sent again,
+    /// not even what the PAM says it has not processed; a connection that turns out to be dead is
+    /// replaced only as long as nothing has been written.
     ///
-    /// Dropping the future closes the connection. Where the PAM's work must not be disturbed by a
-    /// caller that hangs up, let a task of its own await it.
-    pub async fn exchange(&self, head: Bytes, body: Bytes, manner: Manner) -> Result<Answer, Failure> {
+    /// Dropping the future closes the connection, or over HTTP/2 resets the stream. Where the PAM's
+    /// work must not be disturbed by a caller that hangs up, let a task of its own await it.
+    pub async fn exchange(
+        &self,
+        request: &(impl Outbound + Sync),
+        body: Bytes,
+        manner: Manner,
+    ) -> Result<Answer, Failure> {
         let patience = Patience::starting(self.limits.total);
-        let tls = self.tls.as_ref().map(|tls| tls.now());
-        let (mut connection, reused) = match self.pool.take(tls.as_ref()) {
-            Some(stream) => (Connection::over(stream), true),
-            None => (self.connect(tls.as_ref(), patience).await?, false),
-        };
-        let limit = patience.at_most(self.limits.write);
-        connection.write(head, body, limit).await?;
-        match self.answer(connection, manner, reused, patience).await {
-            Ok(answer) => Ok(answer),
-            Err(kind) => Err(Failure { kind, sent: true }),
+        let unsent = |kind| Failure { kind, sent: false };
+        match self.way(patience).await.map_err(unsent)? {
+            Way::Http1(mut connection, reused) => {
+                let limit = patience.at_most(self.limits.write);
+                connection.write(outbound::http1(request), body, limit).await?;
+                let answer = self.answer(connection, manner, reused, patience).await;
+                answer.map_err(|kind| Failure { kind, sent: true })
+            }
+            Way::Http2(place) => {
+                let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+                let request = outbound::http2(request, scheme).ok_or(unsent(FailureKind::NotForHttp2))?;
+                http2::exchange(place, request, body, manner, &self.limits, patience).await
+            }
         }
     }
 
-    async fn connect(&self, tls: Option<&Arc<PamTls>>, patience: Patience) -> Result<Connection, Failure> {
+    /// A connection to send the request on: one that is there, or a new one. Sends nothing of it.
+    async fn way(&self, patience: Patience) -> Result<Way, FailureKind> {
+        let tls = self.tls.as_ref().map(|tls| tls.now());
+        let tls = tls.as_ref();
         let limit = patience.at_most(self.limits.connect);
-        let opened = Connection::open(&self.address, tls, limit).await;
-        opened.map_err(|kind| Failure { kind, sent: false })
+        if self.protocol != Protocol::Http2
+            && let Some(stream) = self.pool.take(tls)
+        {
+            return Ok(Way::Http1(Connection::over(stream), true));
+        }
+        let found = match self.protocol {
+            Protocol::Http1 => timeout(limit, self.open(tls)).await,
+            Protocol::Auto if self.chose_http1.load(Ordering::Relaxed) => timeout(limit, self.open(tls)).await,
+            Protocol::Http2 | Protocol::Auto => timeout(limit, self.share(tls, limit)).await,
+        };
+        found.unwrap_or_else(|_| match self.connections.are_full() {
+            true => Err(FailureKind::Full),
+            false => Err(FailureKind::ConnectTimeout),
+        })
+    }
+
+    /// Room on a connection that others use as well. A new one is opened when there is none, as long as there are not
+    /// too many.
+    async fn share(&self, tls: Option<&Arc<PamTls>>, limit: Duration) -> Result<Way, FailureKind> {
+        if let Some(place) = self.connections.place(tls, limit).await {
+            return Ok(Way::Http2(place));
+        }
+        let _turn = self.connections.turn.lock().await;
+        loop {
+            if let Some(place) = self.connections.place(tls, limit).await {
+                return Ok(Way::Http2(place));
+            }
+            if !self.connections.are_full() {
+                return self.open(tls).await;
+            }
+            self.connections.roomier().await;
+        }
+    }
+
+    async fn open(&self, tls: Option<&Arc<PamTls>>) -> Result<Way, FailureKind> {
+        let stream = Stream::open(&self.address, tls, self.protocol).await?;
+        let http2 = match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Auto => stream.agreed_on_http2(),
+        };
+        self.chose_http1.store(!http2, Ordering::Relaxed);
+        match http2 {
+            true => self.connections.begin(stream).await.map(Way::Http2),
+            false => Ok(Way::Http1(Connection::over(stream), false)),
+        }
     }
 
     async fn answer(
@@ -190,6 +302,10 @@ impl FailureKind {
             FailureKind::Malformed(_) => "malformed",
             FailureKind::TooLarge => "too_large",
             FailureKind::Unasked101 => "unasked_101",
+            FailureKind::NoHttp2 => "no_http2",
+            FailureKind::NotForHttp2 => "not_for_http2",
+            FailureKind::Full => "full",
+            FailureKind::Unprocessed => "unprocessed",
         }
     }
 }
@@ -258,7 +374,7 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\nB: 1\r\nTransfer-Encoding: chunked\r\nA: 2\r\n\r\n0\r\nC: 3\r\n\r\n";
         let pam = Pam::start(vec![vec![Act::Read, send(answer)]]).await;
         let upstream = pam.upstream(LIMITS);
-        let answer = upstream.exchange(request(), Bytes::new(), ANY).await.unwrap();
+        let answer = upstream.exchange(&GET, Bytes::new(), ANY).await.unwrap();
         assert_eq!(format!("{:?}", answer.fields), r#"["B", "Transfer-Encoding", "A"]"#);
     }
 
@@ -268,7 +384,7 @@ mod tests {
         let pam = Pam::start(vec![vec![Act::Read, send(HELLO)]]).await;
         let upstream = pam.upstream(LIMITS);
         let body = Bytes::from_static(b"body");
-        let answer = upstream.exchange(Bytes::from(head), body, ANY).await.unwrap();
+        let answer = upstream.exchange(&POST, body, ANY).await.unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(pam.seen(upstream).await, [format!("{head}body")]);
     }
@@ -302,7 +418,7 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\nA: secret\r\nContent-Length: 6\r\n\r\nsecret";
         let pam = Pam::start(vec![vec![Act::Read, send(answer)]]).await;
         let upstream = pam.upstream(LIMITS);
-        let answer = upstream.exchange(request(), Bytes::new(), ANY).await.unwrap();
+        let answer = upstream.exchange(&GET, Bytes::new(), ANY).await.unwrap();
         let printed = format!("{answer:?}");
         assert!(!printed.contains("secret"), "{printed}");
     }
@@ -593,7 +709,7 @@ mod tests {
         let (go, gone) = oneshot::channel();
         let pam = Pam::start(vec![vec![Act::Wait(gone)]]).await;
         let upstream = pam.upstream(limits);
-        let failed = upstream.exchange(request(), huge(), ANY).await;
+        let failed = upstream.exchange(&GET, huge(), ANY).await;
         let kind = FailureKind::Timeout;
         assert_eq!(failed.err(), Some(Failure { kind, sent: true }));
         go.send(()).unwrap();
@@ -640,7 +756,7 @@ mod tests {
     async fn a_request_cut_off_while_it_is_written_may_have_arrived() {
         let pam = Pam::start(vec![vec![Act::ReadSome, Act::Reset]]).await;
         let upstream = pam.upstream(LIMITS);
-        let failed = upstream.exchange(request(), huge(), ANY).await;
+        let failed = upstream.exchange(&GET, huge(), ANY).await;
         let kind = FailureKind::Write;
         assert_eq!(failed.err(), Some(Failure { kind, sent: true }));
         assert_eq!(pam.seen(upstream).await.len(), 1);
@@ -783,6 +899,10 @@ mod tests {
             FailureKind::Malformed("length"),
             FailureKind::TooLarge,
             FailureKind::Unasked101,
+            FailureKind::NoHttp2,
+            FailureKind::NotForHttp2,
+            FailureKind::Full,
+            FailureKind::Unprocessed,
         ];
         let mut words: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
         words.sort_unstable();
@@ -956,7 +1076,7 @@ mod tests {
     }
 
     async fn ask(upstream: &Upstream, manner: Manner) -> Result<Taken, Failure> {
-        let answer = upstream.exchange(request(), Bytes::new(), manner).await?;
+        let answer = upstream.exchange(&GET, Bytes::new(), manner).await?;
         let (body, streamed) = match answer.body {
             AnswerBody::Whole(body) => (body.to_vec(), false),
             AnswerBody::Stream(mut stream) => (drain(&mut stream).await?, true),
@@ -983,7 +1103,7 @@ mod tests {
     }
 
     async fn stream(upstream: &Upstream) -> AnswerStream {
-        let answer = upstream.exchange(request(), Bytes::new(), ANY).await.unwrap();
+        let answer = upstream.exchange(&GET, Bytes::new(), ANY).await.unwrap();
         match answer.body {
             AnswerBody::Stream(stream) => stream,
             AnswerBody::Whole(body) => panic!("{} bytes were held", body.len()),
@@ -1013,9 +1133,28 @@ mod tests {
         ]
     }
 
-    fn request() -> Bytes {
-        Bytes::from_static(REQUEST.as_bytes())
+    /// A method, and the fields behind Host.
+    struct Plain(&'static str, &'static [(&'static str, &'static str)]);
+
+    impl Outbound for Plain {
+        fn method(&self) -> &str {
+            self.0
+        }
+
+        fn target(&self) -> &str {
+            "/"
+        }
+
+        fn fields(&self, put: &mut impl FnMut(&[u8], &[u8])) {
+            put(b"Host", b"pam");
+            self.1.iter().for_each(|(name, value)| put(name.as_bytes(), value.as_bytes()));
+        }
     }
+
+    /// As [`REQUEST`] on the wire.
+    const GET: Plain = Plain("GET", &[]);
+
+    const POST: Plain = Plain("POST", &[("Content-Length", "4")]);
 
     /// More than the kernel takes from one side without the other.
     fn huge() -> Bytes {

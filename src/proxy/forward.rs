@@ -1,47 +1,57 @@
-//! The head that goes to the PAM: what the caller sent, in its order and spelling, without what belongs to the caller's
+//! What goes to the PAM in front of the body: what the caller sent, in its order and spelling, without what belongs to the caller's
 //! connection, and with exactly one correlation id and trace context of ours (RFC 9110 §7.6).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::fields::{Field, Fields, fold, is_hop_by_hop};
 use crate::origin::Origin;
 use crate::request::{Method, Request};
 use crate::trace::{CorrelationId, TraceContext};
+use crate::upstream::Outbound;
 
-/// The head for a request, its empty line included.
-///
-/// `whole_answer` asks the PAM not to encode its answer, because it must be read here.
-pub fn head(
-    request: &Request,
-    origin: Origin,
-    correlation: &CorrelationId,
-    trace: &TraceContext,
-    whole_answer: bool,
-) -> Bytes {
-    let mut out = BytesMut::with_capacity(1024);
-    out.put_slice(request.head.method.as_str().as_bytes());
-    out.put_slice(b" ");
-    out.put_slice(request.head.target.as_str().as_bytes());
-    out.put_slice(b" HTTP/1.1\r\n");
-    for Field { name, value } in request.head.fields.iter() {
-        if passes(name, whole_answer) && !speaks_of_the_way(name, origin) {
-            put(&mut out, name, value);
+/// A request as it is forwarded.
+pub struct Forwarded<'r> {
+    /// As the caller sent it.
+    pub request: &'r Request,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Its own id.
+    pub correlation: &'r CorrelationId,
+    /// Its place in a trace.
+    pub trace: &'r TraceContext,
+    /// Asks the PAM not to encode its answer, because it must be read here.
+    pub whole_answer: bool,
+}
+
+impl Outbound for Forwarded<'_> {
+    fn method(&self) -> &str {
+        self.request.head.method.as_str()
+    }
+
+    fn target(&self) -> &str {
+        self.request.head.target.as_str()
+    }
+
+    fn fields(&self, put: &mut impl FnMut(&[u8], &[u8])) {
+        let Request { head, body } = self.request;
+        for Field { name, value } in head.fields.iter() {
+            if passes(name, self.whole_answer) && !speaks_of_the_way(name, self.origin) {
+                put(name, value);
+            }
+        }
+        // Every body goes with its length, and with nothing else that could say where it ends.
+        let has_length = matches!(head.method, Method::Post | Method::Put | Method::Patch);
+        if has_length || !body.is_empty() {
+            put(b"Content-Length", body.len().to_string().as_bytes());
+        }
+        // Stamped after everything of the caller's has been dropped or passed, so that nothing can take them off again.
+        put(b"X-Forwarded-For", self.origin.client.to_string().as_bytes());
+        put(b"X-Correlation-ID", self.correlation.as_str().as_bytes());
+        put(b"traceparent", &self.trace.traceparent());
+        if let Some(state) = self.trace.tracestate() {
+            put(b"tracestate", state.as_bytes());
         }
     }
-    // Every body goes with its length, and with nothing else that could say where it ends.
-    let has_length = matches!(request.head.method, Method::Post | Method::Put | Method::Patch);
-    if has_length || !request.body.is_empty() {
-        put(&mut out, b"Content-Length", request.body.len().to_string().as_bytes());
-    }
-    // Stamped after everything of the caller's has been dropped or passed, so that nothing can take them off again.
-    put(&mut out, b"X-Forwarded-For", origin.client.to_string().as_bytes());
-    put(&mut out, b"X-Correlation-ID", correlation.as_str().as_bytes());
-    put(&mut out, b"traceparent", &trace.traceparent());
-    if let Some(state) = trace.tracestate() {
-        put(&mut out, b"tracestate", state.as_bytes());
-    }
-    out.put_slice(b"\r\n");
-    out.freeze()
 }
 
 /// The fields of an answer that go back to the caller, with the correlation id once.
@@ -108,14 +118,6 @@ const CLIENTS: [&str; 8] = [
 const OVERRIDES: [&str; 5] =
     ["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"];
 
-fn put(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.put_slice(name);
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,10 +135,11 @@ mod tests {
         let correlation = CorrelationId::adopt_or_mint(request.head.fields.all("x-correlation-id"), &fresh());
         let fields = &request.head.fields;
         let trace = TraceContext::adopt_or_start(fields.all("traceparent"), fields.all("tracestate"), &fresh());
-        String::from_utf8(
-            super::head(&request, Origin::of([192, 0, 2, 1].into()), &correlation, &trace, whole_answer).to_vec(),
-        )
-        .unwrap()
+        let origin = Origin::of([192, 0, 2, 1].into());
+        let forwarded = Forwarded { request: &request, origin, correlation: &correlation, trace: &trace, whole_answer };
+        let mut head = format!("{} {} HTTP/1.1\r\n", forwarded.method(), forwarded.target()).into_bytes();
+        forwarded.fields(&mut |name, value| head.extend_from_slice(&[name, b": ", value, b"\r\n"].concat()));
+        String::from_utf8(head).unwrap() + "\r\n"
     }
 
     #[test]

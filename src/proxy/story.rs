@@ -143,7 +143,7 @@ impl Portcullis {
         log: Log,
     ) -> Portcullis {
         metrics.know(&settings.dialect);
-        let upstream = Upstream::new(settings.upstream, settings.upstream_limits);
+        let upstream = Upstream::new(settings.upstream, settings.upstream_limits).speaking(settings.upstream_protocol);
         let certificates =
             Arc::new(Certificates { callers: settings.tls.map(Arc::new), pam: settings.upstream_tls.map(Arc::new) });
         certificates.watch(log.clone());
@@ -326,9 +326,10 @@ impl Portcullis {
         permit: &Permit<'_>,
     ) -> Result<Answer, Denial> {
         let must_hold = permit.ends.is_some();
-        let head = forward::head(request, origin, &stamps.correlation, &stamps.trace, must_hold);
+        let (correlation, trace) = (&stamps.correlation, &stamps.trace);
+        let forwarded = forward::Forwarded { request, origin, correlation, trace, whole_answer: must_hold };
         let manner = Manner { head_request: request.head.method == Method::Head, must_hold };
-        let exchanged = self.upstream.exchange(head, request.body.clone(), manner).await;
+        let exchanged = self.upstream.exchange(&forwarded, request.body.clone(), manner).await;
         exchanged.map_err(|failure| match failure.sent {
             true => Denial::Upstream(failure.kind),
             false => Denial::Unsent(failure.kind),

@@ -40,7 +40,7 @@ pub struct PamTls {
 }
 
 impl PamTls {
-    /// Connects with it.
+    /// Connects with it, offering the versions of HTTP that are said then.
     pub fn connector(&self) -> &TlsConnector {
         &self.connector
     }
@@ -94,16 +94,13 @@ fn config(roots: RootCertStore, identity: Option<CertifiedKey>) -> Result<Client
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|fault| Fault { key: "ca", message: fault.to_string() })?;
     let builder = builder.with_root_certificates(roots);
-    let mut config = match identity {
+    Ok(match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let resolver: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(identity));
             builder.with_client_cert_resolver(resolver)
         }
-    };
-    // A PAM that would rather speak HTTP/2 is told here that it must not.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    })
 }
 
 fn system() -> Result<RootCertStore, Fault> {

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::connection::{Connection, FIRST_ROOM};
 use super::framing::{Framing, Step, TrailerBounds};
 use super::head::Head;
+use super::http2;
 use super::patience::Patience;
 use super::pool::Pool;
 use super::section::Section;
@@ -38,23 +39,28 @@ pub enum AnswerBody {
 
 /// A body that comes in pieces.
 ///
-/// The connection goes back to the pool when [`next`](AnswerStream::next) has told the end;
-/// dropping the stream earlier closes it.
+/// Over HTTP/1.1, the connection goes back to the pool when [`next`](AnswerStream::next) has told the
+/// end; dropping the stream earlier closes it. Over HTTP/2, it resets the exchange's stream.
 pub struct AnswerStream {
     /// What was gathered before the body turned out to be too large.
     gathered: Bytes,
     length: Option<u64>,
     flow: Flow,
-    pool: Arc<Pool>,
 }
 
 enum Flow {
-    Open(Box<Incoming>),
+    Http1(Box<Incoming>, Arc<Pool>),
+    Http2(Box<http2::Incoming>),
     Complete,
     Cut,
 }
 
 impl AnswerStream {
+    /// One that starts with `gathered`, over HTTP/2.
+    pub(super) fn over_http2(gathered: Bytes, length: Option<u64>, incoming: http2::Incoming) -> AnswerStream {
+        AnswerStream { gathered, length, flow: Flow::Http2(Box::new(incoming)) }
+    }
+
     /// The bytes of the whole body, where the PAM has stated them.
     pub fn length(&self) -> Option<u64> {
         self.length
@@ -70,16 +76,19 @@ impl AnswerStream {
         if !self.gathered.is_empty() {
             return Ok(Some(mem::take(&mut self.gathered)));
         }
-        let incoming = match &mut self.flow {
-            Flow::Open(incoming) => incoming,
+        let piece = match &mut self.flow {
+            Flow::Http1(incoming, _) => {
+                incoming.piece(Patience::per_step()).await.map(|piece| piece.map(BytesMut::freeze))
+            }
+            Flow::Http2(incoming) => incoming.piece(Patience::per_step()).await,
             Flow::Complete => return Ok(None),
             Flow::Cut => return Err(answering(FailureKind::Closed)),
         };
-        match incoming.piece(Patience::per_step()).await {
-            Ok(Some(piece)) => Ok(Some(piece.freeze())),
+        match piece {
+            Ok(Some(piece)) => Ok(Some(piece)),
             Ok(None) => {
-                if let Flow::Open(incoming) = mem::replace(&mut self.flow, Flow::Complete) {
-                    incoming.release(&self.pool);
+                if let Flow::Http1(incoming, pool) = mem::replace(&mut self.flow, Flow::Complete) {
+                    incoming.release(&pool);
                 }
                 Ok(None)
             }
@@ -182,7 +191,7 @@ impl Incoming {
 
     /// The rest of the body as a stream that starts with `gathered`.
     pub(super) fn stream(self, gathered: Bytes, pool: Arc<Pool>) -> AnswerStream {
-        AnswerStream { length: self.framing.length(), gathered, flow: Flow::Open(Box::new(self)), pool }
+        AnswerStream { length: self.framing.length(), gathered, flow: Flow::Http1(Box::new(self), pool) }
     }
 
     /// Gives the connection back, after a complete body and if nothing is left over.
@@ -222,4 +231,4 @@ fn answering(kind: FailureKind) -> Failure {
 
 /// Interim answers in front of one answer: 100, 102 and 103 are in use, and none of them helps
 /// here.
-const MOST_INTERIM: usize = 8;
+pub(super) const MOST_INTERIM: usize = 8;

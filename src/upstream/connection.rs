@@ -1,6 +1,5 @@
 //! One connection to the PAM while it serves one exchange.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -8,7 +7,6 @@ use tokio::time::timeout;
 
 use super::stream::Stream;
 use super::{Failure, FailureKind};
-use crate::tls::pam::PamTls;
 
 /// A stream and what was read from it but not used yet.
 pub(super) struct Connection {
@@ -17,16 +15,6 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects anew, with TLS where it is given, all within `limit`. Nothing is sent.
-    pub(super) async fn open(
-        address: &str,
-        tls: Option<&Arc<PamTls>>,
-        limit: Duration,
-    ) -> Result<Connection, FailureKind> {
-        let opened = timeout(limit, Stream::open(address, tls)).await;
-        Ok(Connection::over(opened.map_err(|_| FailureKind::ConnectTimeout)??))
-    }
-
     /// Over a stream that is ready for a request. The buffer is new: one kept with the stream would
     /// be pinned by the answer that still refers to it, or hold on to the room of a large one.
     pub(super) fn over(stream: Stream) -> Connection {
@@ -94,6 +82,7 @@ const LEAST_ROOM: usize = 1024;
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
@@ -104,15 +93,20 @@ mod tests {
     use tokio_rustls::server::TlsStream;
 
     use super::*;
-    use crate::tls::pam::{PamRules, Roots};
+    use crate::tls::pam::{PamRules, PamTls, Roots};
     use crate::tls::watched::Rules;
+    use crate::upstream::Protocol;
 
     const AMPLE: Duration = Duration::from_secs(10);
+
+    async fn open(address: &str, tls: Option<&Arc<PamTls>>) -> Connection {
+        Connection::over(timeout(AMPLE, Stream::open(address, tls, Protocol::Http1)).await.unwrap().unwrap())
+    }
 
     async fn pair() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
-        let connection = Connection::open(&address.to_string(), None, AMPLE).await.unwrap();
+        let connection = open(&address.to_string(), None).await;
         let (peer, _) = listener.accept().await.unwrap();
         (connection, peer)
     }
@@ -148,8 +142,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let accepting = async { acceptor.accept(listener.accept().await.unwrap().0).await.unwrap() };
-        let (connection, peer) = tokio::join!(Connection::open(&address, Some(&tls), AMPLE), accepting);
-        (connection.unwrap(), peer)
+        let (connection, peer) = tokio::join!(open(&address, Some(&tls)), accepting);
+        (connection, peer)
     }
 
     // threat: G4

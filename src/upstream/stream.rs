@@ -11,9 +11,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls;
+use tokio_rustls::rustls::{self, AlertDescription};
 
-use super::FailureKind;
+use super::{FailureKind, Protocol};
 use crate::tls::pam::PamTls;
 
 /// A connection to the PAM.
@@ -25,15 +25,50 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Connects, and shakes hands where there is TLS. Nothing of a request is sent.
-    pub(super) async fn open(address: &str, tls: Option<&Arc<PamTls>>) -> Result<Stream, FailureKind> {
+    /// Connects, and shakes hands where there is TLS, agreeing on a version of HTTP. Nothing of a request is sent.
+    pub(super) async fn open(
+        address: &str,
+        tls: Option<&Arc<PamTls>>,
+        protocol: Protocol,
+    ) -> Result<Stream, FailureKind> {
         let tcp = TcpStream::connect(address).await.map_err(|_| FailureKind::Connect)?;
         // A request is written whole, so waiting for more to fill a segment only costs time.
         tcp.set_nodelay(true).map_err(|_| FailureKind::Connect)?;
         let Some(tls) = tls else { return Ok(Stream::Plain(tcp)) };
-        let secured = tls.connector().connect(tls.name().clone(), Records::over(tcp)).await;
-        let secured = secured.map_err(|fault| refused(&fault))?;
-        Ok(Stream::Secure { tls: Box::new(secured), by: Arc::clone(tls) })
+        let offer = protocol.offer().iter().map(|version| version.to_vec()).collect();
+        let connector = tls.connector().with_alpn(offer);
+        let secured = connector.connect(tls.name().clone(), Records::over(tcp)).await;
+        let secured = secured.map_err(|fault| refused(&fault, protocol))?;
+        let stream = Stream::Secure { tls: Box::new(secured), by: Arc::clone(tls) };
+        // A PAM that knows nothing of ALPN has agreed to nothing.
+        match protocol {
+            Protocol::Http2 if !stream.agreed_on_http2() => Err(FailureKind::NoHttp2),
+            Protocol::Http1 | Protocol::Http2 | Protocol::Auto => Ok(stream),
+        }
+    }
+
+    /// Whether the handshake came to HTTP/2.
+    pub(super) fn agreed_on_http2(&self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Secure { tls, .. } => tls.get_ref().1.alpn_protocol() == Some(HTTP2),
+        }
+    }
+
+    /// The certificates that it stands by.
+    pub(super) fn by(&self) -> Option<Arc<PamTls>> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Secure { by, .. } => Some(Arc::clone(by)),
+        }
+    }
+
+    /// For somebody else to read and write.
+    pub(super) fn into_io(self) -> Box<dyn Io> {
+        match self {
+            Stream::Plain(tcp) => Box::new(tcp),
+            Stream::Secure { tls, .. } => tls,
+        }
     }
 
     /// Reads once; 0 when the PAM has closed its side. An end that TLS was not told of is an error.
@@ -70,10 +105,9 @@ impl Stream {
 
     /// Whether it stands by the certificates in use now: a PAM, or an authority, may have lost our trust since.
     pub(super) fn stands_by(&self, now: Option<&Arc<PamTls>>) -> bool {
-        match (self, now) {
-            (Stream::Plain(_), None) => true,
-            (Stream::Secure { by, .. }, Some(now)) => Arc::ptr_eq(by, now),
-            (Stream::Plain(_), Some(_)) | (Stream::Secure { .. }, None) => false,
+        match self {
+            Stream::Plain(_) => stand_by(None, now),
+            Stream::Secure { by, .. } => stand_by(Some(by), now),
         }
     }
 
@@ -109,10 +143,42 @@ impl Stream {
     }
 }
 
+/// What bytes are read from and written to.
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Whether these are the certificates in use now.
+pub(super) fn stand_by(by: Option<&Arc<PamTls>>, now: Option<&Arc<PamTls>>) -> bool {
+    match (by, now) {
+        (None, None) => true,
+        (Some(by), Some(now)) => Arc::ptr_eq(by, now),
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+impl Protocol {
+    /// As ALPN names it (RFC 7301 §6), the best first.
+    fn offer(self) -> &'static [&'static [u8]] {
+        match self {
+            Protocol::Http1 => &[HTTP1],
+            Protocol::Http2 => &[HTTP2],
+            Protocol::Auto => &[HTTP2, HTTP1],
+        }
+    }
+}
+
+const HTTP1: &[u8] = b"http/1.1";
+
+const HTTP2: &[u8] = b"h2";
+
 /// What a failed handshake is called. Where TLS itself has nothing to complain of, the connection broke.
-fn refused(fault: &io::Error) -> FailureKind {
+fn refused(fault: &io::Error, protocol: Protocol) -> FailureKind {
     match fault.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(_)) => FailureKind::Certificate,
+        Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) if protocol == Protocol::Http2 => {
+            FailureKind::NoHttp2
+        }
         Some(_) | None => FailureKind::Tls,
     }
 }
