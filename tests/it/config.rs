@@ -8,6 +8,7 @@ use portcullis::config::paper::{self, Complaints};
 use portcullis::config::{Complaint, Flags, Settings, keys};
 use portcullis::dialect::{self, Overrides};
 use portcullis::secret::DigestKey;
+use portcullis::upstream::Protocol;
 
 use crate::certificates::Authority;
 use crate::world::{Folder, basic, load, root, secret_variable};
@@ -287,6 +288,28 @@ fn tls_to_the_pam_needs_someone_to_trust_and_files_that_fit() {
         let found = load(set).unwrap_err();
         assert!(found.contains(part), "{set}: {found}");
         assert!(!found.contains("PRIVATE KEY-----\n"), "{found}");
+    }
+}
+
+#[test]
+fn a_version_of_http_that_is_to_be_agreed_on_needs_tls() {
+    let folder = Folder::new("config-upstream-protocol");
+    let config = folder.write("config.toml", WALLET);
+    folder.write("ca.pem", &Authority::new("pam").pem);
+    let load = |set: &[&str]| load(&config, "pam:9", set).map_err(|found| lines(&found));
+    let protocol = |set: &[&str]| load(set).unwrap().upstream_protocol;
+    let tls = "upstream_tls.ca=ca.pem";
+    assert_eq!(protocol(&[]), Protocol::Http1);
+    assert_eq!(protocol(&["upstream_protocol=http1", tls]), Protocol::Http1);
+    assert_eq!(protocol(&["upstream_protocol=http2"]), Protocol::Http2);
+    assert_eq!(protocol(&["upstream_protocol=auto", tls]), Protocol::Auto);
+    for (set, part) in [
+        ("upstream_protocol=auto", "--set upstream_protocol: `upstream_protocol` can be agreed on under TLS only"),
+        ("upstream_protocol=h2", "--set upstream_protocol: `upstream_protocol` must be"),
+        ("upstream_protocol=2", "--set upstream_protocol: `upstream_protocol` must be"),
+    ] {
+        let found = load(&[set]).unwrap_err();
+        assert!(found.contains(part) && found.lines().count() == 1, "{found}");
     }
 }
 

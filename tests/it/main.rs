@@ -35,6 +35,7 @@ mod limits;
 mod model;
 mod operate;
 mod origin;
+mod pam_http2;
 mod pam_tls;
 mod panic;
 mod reload;

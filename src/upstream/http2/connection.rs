@@ -31,7 +31,7 @@ pub(super) struct Connection {
 
 struct Usage {
     places: usize,
-    /// When it was last heard of: a place was left, or a ping was answered.
+    /// When it was last heard of: an exchange was over, or a ping was answered.
     since: Instant,
 }
 
@@ -95,7 +95,7 @@ impl Connection {
         if usage.places >= allowed {
             return Err(Look::Full);
         }
-        let doubtful = usage.places == 0 && rested >= DOUBT_AFTER;
+        let doubtful = rested >= DOUBT_AFTER;
         usage.places += 1;
         drop(usage);
         Ok(Place { connection: Arc::clone(connection), new, doubtful })
@@ -235,7 +235,8 @@ const MOST_PLACES: usize = 100;
 /// Bytes of an answer that the PAM may send ahead of its reader.
 const WINDOW: u32 = 64 << 10;
 
-/// A connection that carried nothing for so long is asked for a sign of life before a request is trusted to it.
+/// A connection on which nothing came to an end for so long is asked for a sign of life before another request is trusted
+/// to it.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// For how long a connection that nobody needs may take to end.
