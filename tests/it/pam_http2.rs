@@ -522,7 +522,7 @@ async fn whatever_the_pam_does_a_request_reaches_it_at_most_once() {
     .await;
     let upstream = Arc::new(upstream(pam.address, UpstreamLimits { read: Duration::from_millis(500), ..LIMITS }));
     let (mut answered, mut failed) = (0, 0);
-    for _ in 0..10 {
+    for _ in 0..5 {
         for outcome in ask_many(&upstream, 40).join_all().await {
             match outcome {
                 Ok(_) => answered += 1,
@@ -530,13 +530,13 @@ async fn whatever_the_pam_does_a_request_reaches_it_at_most_once() {
             }
         }
     }
-    assert_eq!(answered + failed, 400);
-    assert!(answered > 40 && failed > 40, "{answered} and {failed}");
+    assert_eq!(answered + failed, 200);
+    assert!(answered > 20 && failed > 20, "{answered} and {failed}");
     // Every id that the PAM saw, it saw once.
     let seen = pam.targets();
     let twice: Vec<_> = seen.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
-    assert!(seen.len() <= 400 && seen.len() >= answered, "{}", seen.len());
+    assert!(seen.len() <= 200 && seen.len() >= answered, "{}", seen.len());
 }
 
 #[tokio::test]
@@ -621,6 +621,7 @@ impl Speaking {
         let accepting = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
+                tcp.set_nodelay(true).unwrap();
                 let (state, settings, tls) = (Arc::clone(&accepting), settings.clone(), tls.clone());
                 let answering = Arc::clone(&answering);
                 tokio::spawn(async move {
