@@ -298,7 +298,7 @@ async fn a_stream_that_hangs_is_reset_alone() {
 #[tokio::test]
 async fn a_caller_that_hangs_up_does_not_abort_what_the_pam_executes() {
     let (release, released) = watch::channel(false);
-    let (done, mut executed) = watch::channel(None);
+    let (done, mut executed) = watch::channel(Vec::new());
     let pam = Speaking::start(move |mut call| {
         let (mut released, done) = (released.clone(), done.clone());
         async move {
@@ -310,7 +310,7 @@ async fn a_caller_that_hangs_up_does_not_abort_what_the_pam_executes() {
                 _ = poll_fn(|cx| call.respond.poll_reset(cx)) => false,
                 _ = released.wait_for(|released| *released) => true,
             };
-            done.send_replace(Some(undisturbed));
+            done.send_modify(|done| done.push(undisturbed));
             echo(call).await;
         }
     })
@@ -318,16 +318,29 @@ async fn a_caller_that_hangs_up_does_not_abort_what_the_pam_executes() {
     let world = pam.world(&["upstream_protocol=http2"]).await;
     let mut caller = world.connect().await;
     caller.write(&get().bytes()).await;
-    pam.arrived(1).await;
+    let tcp = TcpStream::connect(world.address).await.unwrap();
+    let (mut client, frames) = h2::client::handshake(tcp).await.unwrap();
+    let frames = tokio::spawn(frames);
+    let uri = format!("http://{}/players/session?provider=x", world.address);
+    let head = http::Request::get(uri).header("authorization", format!("Bearer {}", valkyrie::KEY));
+    let head = head.header("x-player-token", valkyrie::TOKEN).body(()).unwrap();
+    let asked = client.send_request(head, true).unwrap();
+    pam.arrived(2).await;
     caller.stream.set_zero_linger().unwrap();
     drop(caller);
+    drop(asked);
     // Whoever was to hear of the end has heard of it when others have been served.
-    for _ in 0..5 {
-        assert_eq!(world.send(&valkyrie::call("GET", "/players/session?provider=other")).await.status, 200);
-    }
+    let others = || async {
+        for _ in 0..5 {
+            assert_eq!(world.send(&valkyrie::call("GET", "/players/session?provider=other")).await.status, 200);
+        }
+    };
+    others().await;
+    frames.abort();
+    others().await;
     release.send(true).unwrap();
-    let executed = timeout(PATIENCE, executed.wait_for(Option::is_some)).await.unwrap().unwrap();
-    assert_eq!(*executed, Some(true));
+    let executed = timeout(PATIENCE, executed.wait_for(|executed| executed.len() == 2)).await.unwrap().unwrap();
+    assert_eq!(*executed, [true, true]);
 }
 
 #[tokio::test]
