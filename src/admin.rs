@@ -99,7 +99,7 @@ fn typed(kind: &'static str) -> Vec<(Bytes, Bytes)> {
 }
 
 fn whole(status: u16, fields: Vec<(Bytes, Bytes)>, body: Bytes) -> Reply {
-    Reply { status, fields, body: ReplyBody::Whole(body) }
+    Reply { status, fields, body: ReplyBody::Whole(body), last: false }
 }
 
 const PAGES: [&str; 4] = ["/metrics", "/livez", "/readyz", "/status"];
@@ -121,4 +121,7 @@ const LIMITS: Limits = Limits {
     body_timeout: Duration::from_secs(5),
     idle_timeout: Duration::from_secs(60),
     write_timeout: Duration::from_secs(10),
+    rate_per_address: 0,
+    rate_per_caller: 0,
+    lockout: None,
 };

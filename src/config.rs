@@ -22,6 +22,7 @@ use self::sources::{Files, Sources};
 use crate::admin::key::AdminKeys;
 use crate::credential::{Caller, Callers};
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
+use crate::lockout::LockoutRule;
 use crate::network::Network;
 use crate::origin::TrustedProxies;
 use crate::request::HeadLimits;
@@ -110,6 +111,12 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// For a caller to take a reply.
     pub write_timeout: Duration,
+    /// Requests a second from one address; 0 for any.
+    pub rate_per_address: u32,
+    /// Requests a second of one caller; 0 for any.
+    pub rate_per_caller: u32,
+    /// When somebody has failed too often to prove who it is; `None` for never.
+    pub lockout: Option<LockoutRule>,
 }
 
 /// How a process stops.
@@ -203,7 +210,7 @@ impl Settings {
 /// Every key a config can have, dotted, as the code that reads them knows them.
 pub fn keys() -> BTreeSet<String> {
     let mut complaints = Complaints::default();
-    let text = "revocation = { redis = {}, on_outage = {} }\n[[caller]]\nbasic = {}\nsigning = [{}]";
+    let text = "revocation = { redis = {}, on_outage = {} }\nlimits = { lockout = {} }\n[[caller]]\nbasic = {}\nsigning = [{}]";
     let mut table = paper::parse("", text, &mut complaints);
     let _ = settings(&mut table, &Sources::new(Path::new(""), &|_| None), DigestKey::new([0; 32]), &mut complaints);
     table.asked()
@@ -358,9 +365,22 @@ fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
         body_timeout: duration(&mut table, "body_timeout", seconds(30), complaints),
         idle_timeout: duration(&mut table, "idle_timeout", seconds(60), complaints),
         write_timeout: duration(&mut table, "write_timeout", seconds(30), complaints),
+        rate_per_address: bounded(&mut table, "rate_per_address", 0, 0, complaints),
+        rate_per_caller: bounded(&mut table, "rate_per_caller", 0, 0, complaints),
+        lockout: lockout(table.section("lockout", complaints), complaints),
     };
     table.finish(complaints);
     (limits, held)
+}
+
+fn lockout(mut table: Table, complaints: &mut Complaints) -> Option<LockoutRule> {
+    let rule = LockoutRule {
+        failures: bounded(&mut table, "failures", 0, 100, complaints),
+        within: duration(&mut table, "within", Duration::from_secs(60), complaints),
+        time: duration(&mut table, "for", Duration::from_secs(300), complaints),
+    };
+    table.finish(complaints);
+    (rule.failures > 0).then_some(rule)
 }
 
 fn upstream_protocol(table: &mut Table, over_tls: bool, complaints: &mut Complaints) -> Protocol {

@@ -154,6 +154,15 @@ impl Callers {
         })
     }
 
+    /// The user that a request claims to be, rightly or not.
+    pub fn claimed_user(fields: &Fields) -> Option<Zeroizing<String>> {
+        let Only::One(value) = fields.only("authorization") else { return None };
+        match Authorization::parse(value) {
+            Ok(Authorization::Basic(basic)) => Some(Zeroizing::new(basic.user().to_owned())),
+            Ok(Authorization::Bearer(_)) | Err(_) => None,
+        }
+    }
+
     fn stand_in(&self, user: &str) -> Option<usize> {
         let digest = self.digest_key.digest(Purpose::StandIn, user.as_bytes()).0;
         let number = digest.iter().take(8).fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));

@@ -19,6 +19,7 @@ pub enum Check {
     Freshness,
     Token,
     Standing,
+    Rate,
     Upstream,
 }
 
@@ -113,6 +114,12 @@ pub enum Denial {
     /// The answer ended a token, and the store did not take it in time: it may not be released.
     StoreFailed,
 
+    /// Too many requests come from this address; seconds until there is room again.
+    RateAddress(u32),
+    /// The caller sends too many requests; seconds until there is room again.
+    RateCaller(u32),
+    /// Whoever claims to be this caller, at this address, has failed too often to prove it; seconds until it may try again.
+    LockedOut(u32),
     /// Too many passwords wait to be verified.
     PasswordQueueFull,
     /// As many requests as may be are with the PAM already.
@@ -148,6 +155,8 @@ pub enum Disclosure {
     BadGateway,
     /// Nothing was forwarded; it may be tried again.
     Unavailable,
+    /// Nothing was forwarded, since too much is asked; it may be tried again later.
+    TooManyRequests,
     /// The PAM did not answer in time; whether it acted is unknown.
     Timeout,
 }
@@ -206,6 +215,7 @@ impl Denial {
             | Denial::RevocationFull
             | Denial::JournalFailing
             | Denial::StoreAway => Check::Standing,
+            Denial::RateAddress(_) | Denial::RateCaller(_) | Denial::LockedOut(_) => Check::Rate,
             Denial::InFlightFull
             | Denial::Unsent(_)
             | Denial::Upstream(_)
@@ -256,6 +266,7 @@ impl Denial {
             | Denial::PasswordQueueFull
             | Denial::InFlightFull
             | Denial::Unsent(_) => Disclosure::Unavailable,
+            Denial::RateAddress(_) | Denial::RateCaller(_) | Denial::LockedOut(_) => Disclosure::TooManyRequests,
             Denial::Upstream(failure) => match failure {
                 FailureKind::Timeout => Disclosure::Timeout,
                 FailureKind::Connect
@@ -275,6 +286,35 @@ impl Denial {
             Denial::AnswerUnreadable | Denial::JournalFailed | Denial::StoreFailed => Disclosure::BadGateway,
             Denial::Internal => Disclosure::Internal,
         }
+    }
+
+    /// Seconds after which a call that was not forwarded may be tried again (RFC 9110 §10.2.3).
+    pub fn retry_after(self) -> Option<u32> {
+        match (self, self.disclosure()) {
+            (Denial::RateAddress(time) | Denial::RateCaller(time) | Denial::LockedOut(time), _) => Some(time),
+            // What stands in its way passes within moments or not soon, and the header knows nothing finer.
+            (_, Disclosure::Unavailable) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether somebody claimed to be a caller and did not prove it.
+    ///
+    /// Who leaves the credential away has not guessed: some callers ask without one first. But behind a right credential all
+    /// that is missing counts, and so does a right proof from elsewhere: if it did not, whether a guess counts would tell
+    /// whether the password was right.
+    pub fn is_failed_proof(self) -> bool {
+        matches!(
+            self,
+            Denial::CredentialWrong
+                | Denial::SignatureMissing
+                | Denial::SignatureRepeated
+                | Denial::SignatureMalformed
+                | Denial::KeyUnknown
+                | Denial::SignatureWrong
+                | Denial::CertificateOther
+                | Denial::CallerElsewhere
+        )
     }
 
     /// One word for logs and metrics, from a closed set.
@@ -320,6 +360,9 @@ impl Denial {
             Denial::JournalFailed => "journal_failed",
             Denial::StoreAway => "store_away",
             Denial::StoreFailed => "store_failed",
+            Denial::RateAddress(_) => "rate_address",
+            Denial::RateCaller(_) => "rate_caller",
+            Denial::LockedOut(_) => "locked_out",
             Denial::PasswordQueueFull => "password_queue_full",
             Denial::InFlightFull => "in_flight_full",
             Denial::Unsent(failure) | Denial::Upstream(failure) => failure.as_str(),
@@ -331,7 +374,7 @@ impl Denial {
 
 impl Check {
     /// Every check, in order.
-    pub const ALL: [Check; 8] = [
+    pub const ALL: [Check; 9] = [
         Check::Route,
         Check::Size,
         Check::Credential,
@@ -339,6 +382,7 @@ impl Check {
         Check::Freshness,
         Check::Token,
         Check::Standing,
+        Check::Rate,
         Check::Upstream,
     ];
 
@@ -352,6 +396,7 @@ impl Check {
             Check::Freshness => "freshness",
             Check::Token => "token",
             Check::Standing => "standing",
+            Check::Rate => "rate",
             Check::Upstream => "upstream",
         }
     }

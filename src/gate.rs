@@ -18,19 +18,27 @@ use crate::fields::{Fields, Only, fold, is_token};
 use crate::json::{self, Found};
 use crate::request::{Head, Request, Whence};
 use crate::revocation::Room;
-use crate::secret::DigestKey;
+use crate::secret::{DigestKey, Purpose, SecretDigest};
 use crate::token::{Standing, TokenDigest};
 
 /// The questions the gate leaves open.
 pub trait Ask: Sync {
-    /// Does the password match one of the hashes?
-    fn password(&self, question: PasswordQuestion) -> impl Future<Output = Result<bool, Denial>> + Send;
+    /// Does the password match one of the hashes? Goes with whom the request claims to come from.
+    fn password(
+        &self,
+        question: PasswordQuestion,
+        claim: SecretDigest,
+    ) -> impl Future<Output = Result<bool, Denial>> + Send;
     /// Is this signed message new? The ticket keeps it so until the PAM has answered.
     fn first(&self, key: ReplayKey, time: Duration) -> impl Future<Output = Result<Ticket, Denial>> + Send;
     /// Is this token alive? Goes with its text, for those who know it under other names than ours.
     fn standing(&self, token: TokenDigest, text: &[u8]) -> impl Future<Output = Result<Standing, Denial>> + Send;
     /// Did the PAM say a moment ago, of what is filed under this, that the token is expired or unknown?
     fn presumed(&self, presumption: TokenDigest) -> bool;
+    /// May this caller send another request now? Counts it, if so.
+    fn rate(&self, caller: &str) -> Result<(), Denial>;
+    /// Has somebody failed to prove who it is where the request comes from?
+    fn remembers_failures(&self) -> bool;
     /// Is there room to record that a token ended?
     fn room(&self) -> Result<Room, Denial>;
 }
@@ -60,6 +68,10 @@ pub struct Trail<'g> {
     pub key: Option<usize>,
     /// The player token's digest, once it has the right shape.
     pub token: Option<TokenDigest>,
+    /// Whom the request claims to come from, where that matters: it was not proven, or others failed to.
+    pub claim: Option<SecretDigest>,
+    /// That claim is proven, and not by a copy of what somebody else has sent.
+    pub proven: bool,
     /// A correlation id out of the body, for families that send none in a header; only from a request that is proven.
     pub correlation: Option<Box<str>>,
 }
@@ -116,28 +128,13 @@ impl Gate {
             plain_coding(&request.head.fields)?;
         }
 
-        // 3. Credential: before the signature, since it says whose secret that must have been made with.
-        let by_credential = self.prove_credential(request, ask).await?;
-        trail.caller = by_credential;
-
-        // 4. Signature: before anything is believed that it protects, the timestamp and the token above all.
-        let proof = if route.signed { self.prove_signature(&mut view, by_credential)? } else { None };
-        if let Some(proof) = &proof {
-            (trail.caller, trail.key) = (Some(proof.key.caller), Some(proof.index));
+        // 3. Credential and 4. signature: who calls, and from where.
+        let proven = self.prove(route, &mut view, whence, trail, ask).await;
+        if proven.is_err() || ask.remembers_failures() {
+            trail.claim = Some(self.claim(&view));
         }
-        //    Who calls is proven now, by the credential, the signature or both; whether it may call from there, and call
-        //    this, comes next.
+        let proof = proven?;
         let caller = trail.caller.and_then(|caller| self.callers.at(caller));
-        if caller
-            .and_then(|caller| caller.from.as_ref())
-            .is_some_and(|from| !from.iter().any(|one| one.contains(whence.origin.client)))
-        {
-            return Err(Denial::CallerElsewhere);
-        }
-        //    A certificate it is bound to comes on top: who has stolen its secret still lacks the key of that.
-        if caller.and_then(|caller| caller.certificate.as_ref()).is_some_and(|names| !whence.names.any_of(names)) {
-            return Err(Denial::CertificateOther);
-        }
         if caller.and_then(|caller| caller.routes.as_ref()).is_some_and(|routes| !routes.contains(&route.name)) {
             return Err(Denial::CallerNotAllowed);
         }
@@ -147,6 +144,14 @@ impl Gate {
             Some(proof) => self.prove_fresh(proof, now, ask).await?,
             None => None,
         };
+        trail.proven = trail.caller.is_some();
+        //    Whoever repeats what it has overheard uses up nobody's rate, so not before. And a payout is not held up by it.
+        if let Some(caller) = caller
+            && let Err(denial) = ask.rate(&caller.name)
+            && !self.could_settle(route, &view)
+        {
+            return Err(denial);
+        }
 
         // 6. Shape of parameters and token: a caller who has proven itself may be told what is wrong with its request.
         self.refuse_unnamed_parameters(route, request)?;
@@ -181,18 +186,64 @@ impl Gate {
         Ok(Permit { route, ends, teaches, settled, ticket })
     }
 
-    async fn prove_credential(&self, request: &Request, ask: &impl Ask) -> Result<Option<usize>, Denial> {
+    /// Steps 3 and 4.
+    async fn prove<'g>(
+        &'g self,
+        route: &Route,
+        view: &mut View<'_>,
+        whence: Whence<'_>,
+        trail: &mut Trail<'g>,
+        ask: &impl Ask,
+    ) -> Result<Option<Proven>, Denial> {
+        // 3. Credential: before the signature, since it says whose secret that must have been made with.
+        let by_credential = self.prove_credential(view, ask).await?;
+        trail.caller = by_credential;
+
+        // 4. Signature: before anything is believed that it protects, the timestamp and the token above all.
+        let proof = if route.signed { self.prove_signature(view, by_credential)? } else { None };
+        if let Some(proof) = &proof {
+            (trail.caller, trail.key) = (Some(proof.key.caller), Some(proof.index));
+        }
+        //    Who calls is proven now, by the credential, the signature or both; whether it may call from there, and call
+        //    this, comes next.
+        let caller = trail.caller.and_then(|caller| self.callers.at(caller));
+        if caller
+            .and_then(|caller| caller.from.as_ref())
+            .is_some_and(|from| !from.iter().any(|one| one.contains(whence.origin.client)))
+        {
+            return Err(Denial::CallerElsewhere);
+        }
+        //    A certificate it is bound to comes on top: who has stolen its secret still lacks the key of that.
+        if caller.and_then(|caller| caller.certificate.as_ref()).is_some_and(|names| !whence.names.any_of(names)) {
+            return Err(Denial::CertificateOther);
+        }
+        Ok(proof)
+    }
+
+    /// Whom a request claims to come from: the user it names, or else the key. It need not be anybody.
+    fn claim(&self, view: &View<'_>) -> SecretDigest {
+        let user = Callers::claimed_user(&view.request.head.fields);
+        let key_id = self.dialect.signature.as_ref().and_then(|scheme| scheme.key_id.as_ref());
+        let text = match (user, key_id.map(|source| source.read(view))) {
+            (Some(user), _) => [b"user ", user.as_bytes()].concat(),
+            (None, Some(Reading::One(id))) => [b"key ", &*id].concat(),
+            (None, Some(Reading::None | Reading::Many | Reading::NotText) | None) => b"none".to_vec(),
+        };
+        self.token_key.digest(Purpose::Claim, &text)
+    }
+
+    async fn prove_credential(&self, view: &View<'_>, ask: &impl Ask) -> Result<Option<usize>, Denial> {
         if self.dialect.credential.is_empty() {
             return Ok(None);
         }
-        match self.callers.identify(&request.head.fields, &self.dialect.credential)? {
+        match self.callers.identify(&view.request.head.fields, &self.dialect.credential)? {
             Identity::Known(caller) => Ok(Some(caller)),
-            Identity::IfPassword(caller, question) => match ask.password(question).await? {
+            Identity::IfPassword(caller, question) => match ask.password(question, self.claim(view)).await? {
                 true => Ok(Some(caller)),
                 false => Err(Denial::CredentialWrong),
             },
             Identity::Nobody(question) => {
-                ask.password(question).await?;
+                ask.password(question, self.claim(view)).await?;
                 Err(Denial::CredentialWrong)
             }
         }

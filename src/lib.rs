@@ -24,6 +24,7 @@
 //! | [`secret`] | what prints nothing and compares in constant time |
 //! | [`token`], [`revocation`] | the player token, and those that ended, in memory and on disk |
 //! | [`ledger`] | a memory that never forgets in silence |
+//! | [`rate`], [`lockout`] | who calls too often, and who fails too often |
 //! | [`moment`] | moments of the monotonic clock |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
 //! | [`tls`] | certificates and keys, on both sides |
@@ -46,12 +47,14 @@ pub mod fields;
 pub mod gate;
 pub mod json;
 pub mod ledger;
+pub mod lockout;
 pub mod log;
 pub mod metrics;
 pub mod moment;
 pub mod network;
 pub mod origin;
 pub mod proxy;
+pub mod rate;
 pub mod reload;
 pub mod request;
 pub mod revocation;

@@ -52,6 +52,7 @@ pub struct Metrics {
     reload_successful: IntGauge,
     reloaded: IntGauge,
     replays: IntGauge,
+    locked_out: IntGauge,
     log_dropped: IntGauge,
 }
 
@@ -75,6 +76,8 @@ pub struct Levels {
     pub sightings_missed: u64,
     /// Signed messages remembered.
     pub replays: u64,
+    /// Pairs of a claimed caller and an address that have failed too often.
+    pub locked_out: u64,
     /// When certificates expire.
     pub expiries: Vec<Expiry>,
     /// Files with certificates are of no use as they are, and older ones are in use.
@@ -258,6 +261,10 @@ impl Metrics {
                 "When the config in use was loaded.",
             )?,
             replays: IntGauge::new("portcullis_replays_remembered", "Signed messages remembered.")?,
+            locked_out: IntGauge::new(
+                "portcullis_locked_out",
+                "Pairs of a claimed caller and an address that have failed too often.",
+            )?,
             log_dropped: IntGauge::new(
                 "portcullis_log_lines_dropped",
                 "Log lines dropped since the reader was too slow.",
@@ -364,6 +371,7 @@ impl Metrics {
         self.sightings.set(signed(levels.sightings));
         self.sightings_missed.set(signed(levels.sightings_missed));
         self.replays.set(signed(levels.replays));
+        self.locked_out.set(signed(levels.locked_out));
         for expiry in levels.expiries {
             self.certificate_expiry.with_label_values(&[expiry.certificate]).set(expiry.at);
         }
@@ -379,7 +387,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 34] = [
+        let all: [Box<dyn prometheus::core::Collector>; 35] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -413,6 +421,7 @@ impl Metrics {
             Box::new(self.reload_successful.clone()),
             Box::new(self.reloaded.clone()),
             Box::new(self.replays.clone()),
+            Box::new(self.locked_out.clone()),
             Box::new(self.log_dropped.clone()),
         ];
         all.into_iter().try_for_each(|metric| self.registry.register(metric))

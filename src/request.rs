@@ -128,6 +128,8 @@ pub struct Reply {
     pub fields: Vec<(Bytes, Bytes)>,
     /// The body.
     pub body: ReplyBody,
+    /// The connection ends behind it.
+    pub last: bool,
 }
 
 /// A reply's body.

@@ -77,6 +77,8 @@ pub enum Purpose {
     Token = 2,
     /// The choice of a stand-in for an unknown user.
     StandIn = 3,
+    /// Whom a request claims to come from.
+    Claim = 4,
 }
 
 /// A keyed digest. `==` takes the same time wherever two digests differ.

@@ -36,6 +36,9 @@ pub struct Passwords {
     right: moka::sync::Cache<SecretDigest, ()>,
     turns: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// For those who have failed too often.
+    last_turn: Arc<Semaphore>,
+    waiting_last: Arc<Semaphore>,
 }
 
 impl StoredHash {
@@ -78,23 +81,40 @@ impl Passwords {
             right: right(),
             turns: Arc::new(Semaphore::new(threads.max(1))),
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
+            last_turn: Arc::new(Semaphore::new(1)),
+            waiting_last: Arc::new(Semaphore::new(MOST_WAITING_LAST)),
         }
     }
 
     /// The same, with nothing remembered: another config may have taken a password back.
     pub fn successor(&self) -> Passwords {
-        Passwords { right: right(), turns: Arc::clone(&self.turns), waiting: Arc::clone(&self.waiting) }
+        Passwords {
+            right: right(),
+            turns: Arc::clone(&self.turns),
+            waiting: Arc::clone(&self.waiting),
+            last_turn: Arc::clone(&self.last_turn),
+            waiting_last: Arc::clone(&self.waiting_last),
+        }
     }
 
     /// True when the password matches one of the hashes.
     ///
     /// Only right passwords are remembered. A wrong one, and one for an unknown user, always costs the whole hash: the
-    /// time tells nothing, and a caller who is known does not wait behind those who guess.
-    pub async fn verify(&self, question: PasswordQuestion) -> Result<bool, Denial> {
+    /// time tells nothing, and a caller who is known does not wait behind those who guess. `locked_out` are those who have
+    /// guessed too often: they are verified one at a time, so that the turns are there for others.
+    pub async fn verify(&self, question: PasswordQuestion, locked_out: bool) -> Result<bool, Denial> {
         if question.remember.is_some_and(|digest| self.right.get(&digest).is_some()) {
             return Ok(true);
         }
-        let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| Denial::PasswordQueueFull)?;
+        let full = |_| Denial::PasswordQueueFull;
+        let _last = match locked_out {
+            true => {
+                let waiting = Arc::clone(&self.waiting_last).try_acquire_owned().map_err(full)?;
+                Some((waiting, Arc::clone(&self.last_turn).acquire_owned().await.map_err(|_| Denial::Internal)?))
+            }
+            false => None,
+        };
+        let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(full)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Denial::Internal)?;
         let PasswordQuestion { hashes, password, remember } = question;
         let verified = tokio::task::spawn_blocking(move || {
@@ -116,6 +136,9 @@ fn right() -> moka::sync::Cache<SecretDigest, ()> {
 
 /// Requests that may wait for a verification; more are refused with 503. A queue longer than this is seconds long.
 const MOST_WAITING: usize = 64;
+
+/// The same for those who are locked out: one who is right among them is served soon, or told to come again.
+const MOST_WAITING_LAST: usize = 8;
 
 /// Right passwords remembered. This is a cache: when one is forgotten, its hash is computed again.
 const MOST_RIGHT: u64 = 10_000;
@@ -150,8 +173,8 @@ mod tests {
         let argon2 = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$Mh0UBbzTRw0VwZ0bbCbpDQ";
         assert!(StoredHash::parse(argon2).is_ok());
         let bcrypt = bcrypt_hash();
-        assert_eq!(passwords.verify(question(&bcrypt, "correct horse")).await, Ok(true));
-        assert_eq!(passwords.verify(question(&bcrypt, "wrong")).await, Ok(false));
+        assert_eq!(passwords.verify(question(&bcrypt, "correct horse"), false).await, Ok(true));
+        assert_eq!(passwords.verify(question(&bcrypt, "wrong"), false).await, Ok(false));
     }
 
     #[test]
@@ -168,6 +191,29 @@ mod tests {
     async fn a_full_queue_refuses_at_once() {
         let passwords = Passwords::new(1);
         let _all = passwords.waiting.acquire_many(MOST_WAITING as u32).await.unwrap();
-        assert_eq!(passwords.verify(question(&bcrypt_hash(), "wrong")).await, Err(Denial::PasswordQueueFull));
+        assert_eq!(passwords.verify(question(&bcrypt_hash(), "wrong"), false).await, Err(Denial::PasswordQueueFull));
+    }
+
+    #[tokio::test]
+    async fn those_who_are_locked_out_take_one_turn_together_and_the_others_the_rest() {
+        let passwords = Arc::new(Passwords::new(2));
+        let bcrypt = bcrypt_hash();
+        let held = Arc::clone(&passwords.last_turn).acquire_owned().await.unwrap();
+        let verify = |locked_out| {
+            let (passwords, question) = (Arc::clone(&passwords), question(&bcrypt, "correct horse"));
+            tokio::spawn(async move { passwords.verify(question, locked_out).await })
+        };
+        let waiting: Vec<_> = (0..MOST_WAITING_LAST).map(|_| verify(true)).collect();
+        while passwords.waiting_last.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // More of them are told to come again, and nobody else notices.
+        assert_eq!(verify(true).await.unwrap(), Err(Denial::PasswordQueueFull));
+        assert_eq!(passwords.waiting.available_permits(), MOST_WAITING);
+        assert_eq!(verify(false).await.unwrap(), Ok(true));
+        drop(held);
+        for waiting in waiting {
+            assert_eq!(waiting.await.unwrap(), Ok(true));
+        }
     }
 }

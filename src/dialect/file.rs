@@ -394,12 +394,19 @@ fn replies(mut table: Table, complaints: &mut Complaints) -> Option<Replies> {
     let body = needed(&mut table, "body", "body = '{\"code\":{code}}'", complaints);
     let mut wordings = Vec::new();
     for name in NAMES {
-        table.require(name, &format!("{name} = {{ status = 401, code = 1, message = \"…\" }}"), complaints);
-        wordings.extend(table.table(name, complaints).and_then(|table| wording(table, complaints)));
+        // It came later than the dialects that people have: without it, it is `unavailable` under its own status.
+        let like = (name == "too_many_requests" && !table.contains(name)).then_some("unavailable");
+        if like.is_none() {
+            table.require(name, &format!("{name} = {{ status = 401, code = 1, message = \"…\" }}"), complaints);
+        }
+        match like.and_then(|like| NAMES.iter().position(|name| *name == like)) {
+            Some(at) => wordings.extend(wordings.get(at).map(|like: &Wording| Wording { status: 429, ..like.clone() })),
+            None => wordings.extend(table.table(name, complaints).and_then(|table| wording(table, complaints))),
+        }
     }
     let place = table.place().clone();
     table.finish(complaints);
-    let wordings: [Wording; 10] = wordings.try_into().ok()?;
+    let wordings: [Wording; 11] = wordings.try_into().ok()?;
     let content_type = content_type.as_deref().unwrap_or("application/json");
     Replies::new(content_type, &body?.value, &wordings).map_err(|fault| complaints.push(&place, fault)).ok()
 }

@@ -40,7 +40,7 @@ enum Part {
 }
 
 /// The disclosures by the names they have in a dialect file.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     "unauthenticated",
     "token_invalid",
     "token_ended",
@@ -51,11 +51,12 @@ pub const NAMES: [&str; 10] = [
     "bad_gateway",
     "unavailable",
     "timeout",
+    "too_many_requests",
 ];
 
 impl Replies {
     /// Prepares the replies; `wordings` are in the order of [`NAMES`]. The error says what is wrong with the body.
-    pub fn new(content_type: &str, body: &str, wordings: &[Wording; 10]) -> Result<Replies, String> {
+    pub fn new(content_type: &str, body: &str, wordings: &[Wording; 11]) -> Result<Replies, String> {
         let json = content_type.contains("json");
         let replies = wordings.iter().map(|wording| Prepared::new(body, wording, json)).collect::<Result<_, _>>()?;
         Ok(Replies { content_type: Bytes::copy_from_slice(content_type.as_bytes()), json, replies })
@@ -154,6 +155,7 @@ fn slot(disclosure: Disclosure) -> usize {
         Disclosure::BadGateway => 7,
         Disclosure::Unavailable => 8,
         Disclosure::Timeout => 9,
+        Disclosure::TooManyRequests => 10,
     }
 }
 

@@ -57,7 +57,7 @@ pub async fn serve<S: Serve>(
         }
         let (reply, record) = serve.serve(head, peer, &mut exchange).await;
         served += 1;
-        go_on = go_on && served < limits.requests_per_connection && Instant::now() < old;
+        go_on = go_on && !reply.last && served < limits.requests_per_connection && Instant::now() < old;
         // What is closed anyway is not waited for; the lingering close takes it off.
         go_on = go_on && !*shutdown.borrow() && exchange.drain().await;
         let written = wire.reply(reply, go_on, limits.write_timeout).await;

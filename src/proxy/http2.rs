@@ -44,7 +44,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
     // wait for one. So a caller never has more with the PAM than it may have streams.
     let places = Arc::new(Semaphore::new(limits.streams as usize));
     let most_open = limits.streams as usize * 2;
-    let stuck = Arc::new(Notify::new());
+    let parting = Arc::new(Notify::new());
     let old = Instant::now() + limits.connection_age;
     let mut taken = 0_u32;
     let mut taken_since_goodbye = 0;
@@ -77,8 +77,9 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
                 stopping = true;
                 continue;
             }
-            // One that leaves a reply lying would do so with the next: its other requests are finished, and it is let go.
-            () = stuck.notified(), if !stopping => {
+            // One that leaves a reply lying would do so with the next, and some replies are the last: the other requests are
+            // finished, and it is let go.
+            () = parting.notified(), if !stopping => {
                 connection.graceful_shutdown();
                 stopping = true;
                 continue;
@@ -110,7 +111,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
                     stopping = true;
                 }
                 let (serve, peer) = (current.now(), Arc::clone(&peer));
-                let (places, stuck) = (Arc::clone(&places), Arc::clone(&stuck));
+                let (places, parting) = (Arc::clone(&places), Arc::clone(&parting));
                 let stream = OpenStream::count(&open);
                 tokio::spawn(async move {
                     let _stream = stream;
@@ -121,7 +122,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
                         _ = session.idle() => return,
                         place = places.acquire() => place,
                     };
-                    request(&serve, &peer, session, &stuck).await;
+                    request(&serve, &peer, session, &parting).await;
                     drop(place);
                 });
             }
@@ -141,7 +142,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
 }
 
 /// One request and its reply.
-async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession, stuck: &Notify) {
+async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession, parting: &Notify) {
     let limits = serve.limits();
     session.set_write_timeout(Some(limits.write_timeout));
     let head = head(&session, &limits.head);
@@ -152,16 +153,20 @@ async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession
         // Some callers throw a reply away when the stream is reset behind it, as it must be while their body is unread.
         let _ = body.read(DRAINED, DRAINED_WITHIN).await;
     }
+    let last = reply.last;
     let sent = match send(&mut body.session, reply).await {
         Ok(()) => Sent::Whole,
         Err(fault) => {
             if *fault.etype() == ErrorType::WriteTimedout {
-                stuck.notify_one();
+                parting.notify_one();
             }
             Sent::Cut
         }
     };
     serve.sent(record, sent);
+    if last {
+        parting.notify_one();
+    }
 }
 
 fn options(limits: &Limits) -> H2Options {

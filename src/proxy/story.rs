@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 
 use super::certificates::Certificates;
 use super::generation::Generation;
-use super::memory::Memory;
+use super::memory::{MOST_ADDRESSES, MOST_CALLERS, Memory};
 use super::places::{Place, Places};
 use super::{Body, BodyFault, Refusals, Refused, Sent, Serve, forward};
 use crate::admin::key::AdminKeys;
@@ -25,14 +25,16 @@ use crate::config::{Complaint, Drain, Limits, Settings};
 use crate::credential::password::Passwords;
 use crate::credential::replay::claims::Claims;
 use crate::credential::replay::{Replays, Ticket};
-use crate::denial::{Denial, Disclosure};
+use crate::denial::Denial;
 use crate::dialect::answer::{Effect, Ending};
 use crate::event::{Decision, Event};
 use crate::fields::Fields;
 use crate::gate::{Gate, Permit, Trail};
 use crate::log::{Log, timestamp};
 use crate::metrics::{Levels, Metrics};
+use crate::moment::Moment;
 use crate::origin::{Origin, TrustedProxies, Unreadable};
+use crate::rate::Rates;
 use crate::request::{Head, HeadFault, Method, Peer, Reply, ReplyBody, Request, Whence};
 use crate::revocation::presumed::Presumed;
 use crate::revocation::sightings::Sightings;
@@ -109,6 +111,9 @@ impl Portcullis {
             replays,
             revocations: Arc::new(revocations),
             presumed: settings.revocation.learn.map(|time| Arc::new(Presumed::new(time))),
+            addresses: Arc::new(Rates::new(MOST_ADDRESSES)),
+            callers: Arc::new(Rates::new(MOST_CALLERS)),
+            lockouts: Arc::default(),
             refusals: Arc::new(Refusals::new(log.clone())),
         };
         Ok(Portcullis::of(
@@ -222,6 +227,7 @@ impl Portcullis {
             sightings: revocations.sightings().map_or(0, |sightings| sightings.count().0),
             sightings_missed: revocations.sightings().map_or(0, Sightings::missed),
             replays: self.memory.replays.count(),
+            locked_out: self.memory.lockouts.count(Moment::now()),
             expiries: self.certificates.expiries(),
             certificates_stale: self.certificates.are_stale(),
             config: self.generation.levels(),
@@ -286,19 +292,23 @@ impl Portcullis {
         stamps: &mut Stamps,
         course: &mut Course<'g>,
     ) -> Result<Reply, Denial> {
+        // A proxy that names nobody calls for everybody.
+        if !self.trusted_proxies.contain(whence.origin.client) && !self.trusted_proxies.announce(whence.origin.client) {
+            self.memory.rate_of_address(whence.origin.client, &self.limits)?;
+        }
         let entry = self.gate.enter(&head)?;
         let body = body.read(self.limits.body, self.limits.body_timeout).await.map_err(Denial::from)?;
         let request = Request { head, body };
 
         let arrived = Instant::now();
-        let ask = self.memory.asking();
+        let ask = self.memory.asking(&self.limits, whence.origin.client);
         let now = SystemTime::now();
         let admitted = self.gate.admit(entry, &request, whence, now, &mut course.trail, &ask).await;
         if let Some(text) = &course.trail.correlation {
             stamps.adopt(text);
         }
         course.own = arrived.elapsed().saturating_sub(ask.waited());
-        let permit = admitted?;
+        let permit = ask.judged(admitted, &course.trail)?;
         // Last: a place is nothing that those who prove nothing could take away from others.
         let place = self.places.take(self.limits.in_flight).ok_or(Denial::InFlightFull)?;
 
@@ -378,7 +388,7 @@ impl Portcullis {
             (Some(ticket), ReplyBody::Whole(_) | ReplyBody::None) => ticket.settle(),
             (None, _) => {}
         }
-        Ok(Reply { status: answer.status, fields, body })
+        Ok(Reply { status: answer.status, fields, body, last: false })
     }
 
     /// Believes an answer that calls its token expired or unknown. One that is too large, encoded or odd teaches nothing:
@@ -402,10 +412,11 @@ impl Portcullis {
             (Bytes::from_static(b"Content-Type"), self.gate.dialect.replies.content_type.clone()),
             forward::correlation_field(&stamps.correlation),
         ];
-        if denial.disclosure() == Disclosure::Unavailable {
-            fields.push((Bytes::from_static(b"Retry-After"), Bytes::from_static(RETRY_AFTER)));
+        if let Some(time) = denial.retry_after() {
+            fields.push((Bytes::from_static(b"Retry-After"), time.to_string().into()));
         }
-        Reply { status, fields, body: if head_request { ReplyBody::None } else { ReplyBody::Whole(body) } }
+        let body = if head_request { ReplyBody::None } else { ReplyBody::Whole(body) };
+        Reply { status, fields, body, last: false }
     }
 
     fn record(
@@ -483,7 +494,11 @@ impl Serve for Portcullis {
         };
         let (reply, denial) = match passed {
             Ok(reply) => (reply, None),
-            Err(denial) => (self.refuse(denial, &stamps, method == "HEAD"), Some(denial)),
+            Err(denial) => {
+                // A trusted proxy's connection carries others as well.
+                let last = matches!(denial, Denial::LockedOut(_)) && !self.trusted_proxies.contain(peer.address);
+                (Reply { last, ..self.refuse(denial, &stamps, method == "HEAD") }, Some(denial))
+            }
         };
         let record = self.record(course, &stamps, method, reply.status, denial, start);
         (reply, record)
@@ -571,7 +586,3 @@ impl From<BodyFault> for Denial {
         }
     }
 }
-
-/// Seconds after which a call that was not forwarded may be tried again (RFC 9110 §10.2.3): what stands in its way passes
-/// within moments or not soon, and the header knows nothing finer.
-const RETRY_AFTER: &[u8] = b"1";

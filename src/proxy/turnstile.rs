@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::network::neighbourhood;
+
 /// Counts connections in and out.
 #[derive(Default)]
 pub struct Turnstile {
@@ -110,14 +112,6 @@ impl Full {
             Full::All => "connections",
             Full::Address => "connections_per_address",
         }
-    }
-}
-
-/// What counts as one address: an IPv6 host has a whole /64 to choose from.
-fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
     }
 }
 

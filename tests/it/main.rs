@@ -38,6 +38,7 @@ mod origin;
 mod pam_http2;
 mod pam_tls;
 mod panic;
+mod rates;
 mod reload;
 mod revocation;
 mod settlement;

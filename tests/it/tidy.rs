@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::{wire_cases, world::root};
 
 /// Rooms that do no input or output and read no clock, environment or randomness: those are arguments.
-const PURE: [&str; 16] = [
+const PURE: [&str; 18] = [
     "gate.rs",
     "dialect.rs",
     "dialect/",
@@ -23,6 +23,8 @@ const PURE: [&str; 16] = [
     "network.rs",
     "origin.rs",
     "announcement.rs",
+    "rate.rs",
+    "lockout.rs",
 ];
 
 /// They are among the credentials, and remember: what is asked of them is asked through the gate's questions.

@@ -14,6 +14,7 @@ use portcullis::gate::{Ask, Gate, Trail};
 use portcullis::origin::Origin;
 use portcullis::request::{Head, HeadLimits, Whence};
 use portcullis::revocation::{Revocations, Room};
+use portcullis::secret::SecretDigest;
 use portcullis::tls::names::Names;
 use portcullis::token::{Standing, TokenDigest};
 use serde::Deserialize;
@@ -307,7 +308,7 @@ impl Default for Alone {
 }
 
 impl Ask for Alone {
-    async fn password(&self, _: PasswordQuestion) -> Result<bool, Denial> {
+    async fn password(&self, _: PasswordQuestion, _: SecretDigest) -> Result<bool, Denial> {
         Ok(false)
     }
 
@@ -320,6 +321,14 @@ impl Ask for Alone {
     }
 
     fn presumed(&self, _: TokenDigest) -> bool {
+        false
+    }
+
+    fn rate(&self, _: &str) -> Result<(), Denial> {
+        Ok(())
+    }
+
+    fn remembers_failures(&self) -> bool {
         false
     }
 
