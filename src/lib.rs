@@ -27,6 +27,7 @@
 //! | [`rate`], [`lockout`] | who calls too often, and who fails too often |
 //! | [`moment`] | moments of the monotonic clock |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
+//! | [`descriptors`] | how many connections there is room for |
 //! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
 //! | [`event`], [`log`], [`metrics`], [`admin`] | what people see, and what an operator can do |
@@ -41,6 +42,7 @@ pub mod command;
 pub mod config;
 pub mod credential;
 pub mod denial;
+pub mod descriptors;
 pub mod dialect;
 pub mod event;
 pub mod fields;

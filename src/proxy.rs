@@ -7,6 +7,7 @@
 //! ```text
 //! listener      sockets, which protocol a connection speaks, draining
 //! turnstile     how many connections may be open
+//! leave         how connections hear that this server stops
 //! announced     a connection that begins with a PROXY header
 //! current       which generation of the config serves
 //! generation    its number, and why the next one was refused
@@ -30,6 +31,7 @@ mod frames;
 pub mod generation;
 mod http1;
 mod http2;
+mod leave;
 pub mod listener;
 mod memory;
 mod places;

@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::sources::Files;
 use crate::config::{Complaint, Flags, Settings};
+use crate::descriptors;
 use crate::log::Log;
 use crate::proxy::current::Current;
 use crate::proxy::story::Portcullis;
@@ -95,7 +96,11 @@ impl Reload {
         }
         (self.files, self.changing) = (files, None);
         let now = self.current.now();
-        match settings.and_then(|settings| now.successor(settings)) {
+        let next = settings.and_then(|mut settings| {
+            descriptors::fit(&mut settings.limits, &self.log);
+            now.successor(settings)
+        });
+        match next {
             Ok(next) => {
                 let about = json!({
                     "generation": next.generation().number(),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::admin::Admin;
 use crate::config::sources::Files;
 use crate::config::{Drain, Flags, Settings};
+use crate::descriptors;
 use crate::log::Log;
 use crate::proxy::current::Current;
 use crate::proxy::listener::{Server, bind};
@@ -51,7 +52,7 @@ fn serve(settings: Settings, files: Files, flags: &Flags) -> Result<(), String> 
 }
 
 async fn until_stopped(
-    settings: Settings,
+    mut settings: Settings,
     files: Files,
     flags: Flags,
     traffic: TcpListener,
@@ -67,6 +68,8 @@ async fn until_stopped(
         "upstream": settings.upstream,
         "callers": settings.callers.iter().count(),
     });
+    descriptors::raise();
+    descriptors::fit(&mut settings.limits, &log);
     let digest_key = settings.digest_key.clone();
     let current = Current::new(Portcullis::new(settings, log.clone()).await?);
     let first = current.now();
@@ -109,6 +112,7 @@ async fn until_stopped(
     }
     // Unready at once, so that no new callers are sent here, but serving those who have not heard of it yet.
     ready.send_replace(false);
+    traffic.announce_stop();
     let Drain { delay, timeout } = current.now().drain();
     log.note(
         "info",

@@ -8,31 +8,25 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::current::Current;
+use super::leave::Leaving;
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Refused, Sent, Serve};
 use crate::config::Limits;
 use crate::request::{Head, HeadFault, Peer, Reply, ReplyBody};
 use crate::upstream::AnswerStream;
 
 /// Serves a connection until one of the sides ends it. `read` is what has been read of it already.
-pub async fn serve<S: Serve>(
-    current: &Current<S>,
-    stream: Stream,
-    peer: &Peer,
-    read: BytesMut,
-    mut shutdown: ShutdownWatch,
-) {
+pub async fn serve<S: Serve>(current: &Current<S>, stream: Stream, peer: &Peer, read: BytesMut, mut leaving: Leaving) {
     let mut wire = Wire { stream, read };
     let mut limits = current.now().limits();
     let mut patience = limits.head_timeout;
     let old = Instant::now() + limits.connection_age;
     let mut served = 0;
     loop {
-        let raw = match wire.head(patience, &limits, &mut shutdown).await {
+        let raw = match wire.head(patience, &limits, &mut leaving).await {
             Ok(Some(raw)) => raw,
             Ok(None) => {
                 wire.tell_unserved(&*current.now(), peer);
@@ -59,7 +53,7 @@ pub async fn serve<S: Serve>(
         served += 1;
         go_on = go_on && !reply.last && served < limits.requests_per_connection && Instant::now() < old;
         // What is closed anyway is not waited for; the lingering close takes it off.
-        go_on = go_on && !*shutdown.borrow() && exchange.drain().await;
+        go_on = go_on && !leaving.is_announced() && exchange.drain().await;
         let written = wire.reply(reply, go_on, limits.write_timeout).await;
         let sent = if written.is_ok() { Sent::Whole } else { Sent::Cut };
         serve.sent(record, sent);
@@ -94,7 +88,7 @@ impl Wire {
         &mut self,
         silence: Duration,
         limits: &Limits,
-        shutdown: &mut ShutdownWatch,
+        leaving: &mut Leaving,
     ) -> io::Result<Option<Result<Bytes, HeadFault>>> {
         // One empty line in front of a request is what some old callers send behind a body (RFC 9112 §2.2). It starts no
         // request, so it does not start the clock either: a 408 for it could be taken for the next request's answer.
@@ -102,7 +96,7 @@ impl Wire {
             let more = tokio::select! {
                 biased;
                 more = timeout(silence, self.more()) => more,
-                _ = shutdown.wait_for(|stop| *stop) => return Ok(None),
+                () = leaving.over() => return Ok(None),
             };
             if !matches!(more, Ok(Ok(true))) {
                 return Ok(None);

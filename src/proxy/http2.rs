@@ -10,11 +10,11 @@ use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora::protocols::{Digest, Stream};
-use pingora::server::ShutdownWatch;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::current::Current;
+use super::leave::Leaving;
 use super::watched::{Waits, Watched};
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Http2Fault, Refused, Sent, Serve};
 use crate::config::Limits;
@@ -22,7 +22,7 @@ use crate::fields::{FieldFault, Fields};
 use crate::request::{Head, HeadFault, HeadLimits, Peer, Reply, ReplyBody};
 
 /// Serves a connection, from its preface on, until one of the sides ends it.
-pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Peer, mut shutdown: ShutdownWatch) {
+pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Peer, mut leaving: Leaving) {
     let limits = current.now().limits();
     let peer = Arc::new(peer);
     let digest = Arc::new(Digest {
@@ -56,7 +56,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = shutdown.changed(), if !stopping => {
+            () = leaving.announced(), if !stopping => {
                 connection.graceful_shutdown();
                 stopping = true;
                 continue;

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use super::announced::announced;
 use super::current::Current;
+use super::leave::{Leave, Leaving};
 use super::secured::Secured;
 use super::turnstile::{Bounds, Entered, Turnstile};
 use super::{Refused, Serve, http1, http2};
@@ -33,6 +34,7 @@ use crate::tls::names::Names;
 /// A listening socket and the connections that came through it.
 pub struct Server {
     address: SocketAddr,
+    leave: Leave,
     stop: watch::Sender<bool>,
     open: watch::Sender<usize>,
     accepting: JoinHandle<()>,
@@ -51,18 +53,19 @@ impl Server {
     pub fn start<S: Serve>(listener: TcpListener, current: Arc<Current<S>>) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
+        let (leave, leaving) = Leave::new();
         let open = watch::Sender::new(0);
         // pingora finds a socket that is bound already under its name, as if an older process had handed it over.
         let name = address.to_string();
         let mut sockets = Fds::new();
         sockets.add(name.clone(), listener.into_raw_fd());
         let sockets: ListenFds = Arc::new(sockets.into());
-        let front = Front { current, turnstile: Arc::default(), open: open.clone() };
+        let front = Front { current, turnstile: Arc::default(), leaving, open: open.clone() };
         let mut service = Service::new(name.clone(), front);
         // Heads and bodies have their own buffers here; a second pair would cost 64 KiB a connection.
         service.add_listener(ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::unbuffered()));
         let accepting = tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await });
-        Ok(Server { address, stop, open, accepting })
+        Ok(Server { address, leave, stop, open, accepting })
     }
 
     /// Where it listens.
@@ -70,9 +73,15 @@ impl Server {
         self.address
     }
 
+    /// Tells callers to leave: connections end behind the request they serve. New ones are still accepted.
+    pub fn announce_stop(&self) {
+        self.leave.announce();
+    }
+
     /// Stops accepting, lets requests in flight finish, and returns when no connection is left or `time` is over. True
     /// when all finished.
     pub async fn drain(self, time: Duration) -> bool {
+        self.leave.stop();
         self.stop.send_replace(true);
         let mut open = self.open.subscribe();
         let finished = timeout(time, async {
@@ -87,25 +96,26 @@ impl Server {
 struct Front<S> {
     current: Arc<Current<S>>,
     turnstile: Arc<Turnstile>,
+    leaving: Leaving,
     open: watch::Sender<usize>,
 }
 
 #[async_trait]
 impl<S: Serve> ServerApp for Front<S> {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         let address = address(&stream)?;
         let mut open = Open::count(self, address)?;
-        let mut stopping = shutdown.clone();
+        let mut leaving = self.leaving.clone();
         let opened = tokio::select! {
             biased;
             opened = self.open(stream, address, &mut open) => opened,
-            // Nothing has been asked yet, so nothing is lost.
-            _ = stopping.wait_for(|stop| *stop) => None,
+            // Nothing has been asked, so nothing is lost.
+            () = leaving.over() => None,
         };
         let Opened { stream, peer, protocol } = opened?;
         match protocol {
-            Protocol::Http1(read) => http1::serve(&self.current, stream, &peer, read, shutdown.clone()).await,
-            Protocol::Http2 => http2::serve(&self.current, stream, peer, shutdown.clone()).await,
+            Protocol::Http1(read) => http1::serve(&self.current, stream, &peer, read, leaving).await,
+            Protocol::Http2 => http2::serve(&self.current, stream, peer, leaving).await,
         }
         None
     }

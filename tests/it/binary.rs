@@ -23,6 +23,8 @@ pub fn output(arguments: &[&str]) -> (i32, String, String) {
 pub struct Running {
     child: Child,
     pub lines: std::io::Lines<BufReader<Box<dyn Read + Send>>>,
+    /// Lines from before it had started.
+    pub before: Vec<serde_json::Value>,
     pub listen: String,
     pub admin: String,
 }
@@ -64,12 +66,13 @@ impl Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let out: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
         let lines = BufReader::new(out).lines();
-        let mut running = Running { child, lines, listen: String::new(), admin: String::new() };
+        let mut running = Running { child, lines, before: Vec::new(), listen: String::new(), admin: String::new() };
         let mut started = running.next_event();
-        if started["event"] == "revocation_store_away" {
-            started = running.next_event();
+        while started["event"] != "started" {
+            assert!(["revocation_store_away", "few_descriptors"].contains(&started["event"].as_str().unwrap()));
+            let next = running.next_event();
+            running.before.push(std::mem::replace(&mut started, next));
         }
-        assert_eq!(started["event"], "started");
         let text = |name: &str| started["about"][name].as_str().unwrap().to_owned();
         (running.listen, running.admin) = (text("listen"), text("admin"));
         running

@@ -189,6 +189,11 @@ impl H2Connection {
         H2Connection { client, driver: tokio::spawn(connection), address }
     }
 
+    /// Whether another request can be sent: not when the other side is leaving.
+    pub async fn takes_more(&mut self) -> bool {
+        std::future::poll_fn(|cx| self.client.poll_ready(cx)).await.is_ok() && !self.driver.is_finished()
+    }
+
     /// Sends a request and gives its reply.
     pub async fn send(&mut self, request: &Request) -> Reply {
         let uri = format!("http://{}{}", self.address, request.target);
