@@ -106,9 +106,9 @@ fn every_row_of_the_threats_is_named_by_a_test_and_nothing_else_is() {
             }
         }
     }
-    for path in files(&root().join(wire_cases::FOLDER)) {
-        for row in wire_cases::rows(&path) {
-            assert!(rows.contains(row.as_str()) || path.ends_with("README.md"), "{}: {row}", path.display());
+    for path in files(&root().join(wire_cases::FOLDER)).iter().filter(|path| !path.ends_with("README.md")) {
+        for row in wire_cases::rows(path) {
+            assert!(rows.contains(row.as_str()), "{}: {row}", path.display());
             named.insert(row);
         }
     }

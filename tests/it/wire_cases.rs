@@ -32,7 +32,8 @@ async fn every_file_of_cases_holds() {
         let (text, places) = (std::fs::read_to_string(&path).unwrap(), Arc::clone(&places));
         running.spawn(async move {
             let _place = places.acquire_owned().await;
-            File::parse(&name, &text)?.run().await
+            let file = File::parse(&name, &text)?;
+            tokio::spawn(file.run()).await.unwrap_or_else(|fault| Err(format!("{name}: {fault}")))
         });
     }
     let mut cases = 0;
@@ -110,6 +111,7 @@ struct Case {
     steps: Vec<Step>,
 }
 
+#[derive(Clone)]
 enum Step {
     Send(Vec<Piece>),
     Mark(Mark),
@@ -284,8 +286,7 @@ impl File {
         if variants.is_empty() {
             return Ok(vec![Case { line: first, steps }]);
         }
-        let behind = |steps: &[Step]| steps.iter().map(Step::again).collect::<Vec<_>>();
-        let case = |(line, pieces)| Case { line, steps: [vec![Step::Send(pieces)], behind(&steps)].concat_steps() };
+        let case = |(line, pieces)| Case { line, steps: [&[Step::Send(pieces)], &steps[..]].concat() };
         Ok(variants.into_iter().map(case).collect())
     }
 
@@ -342,27 +343,6 @@ impl File {
                 }
                 _ => Err(unknown(at, &format!("{{{{{name}}}}}"))),
             },
-        }
-    }
-}
-
-/// Joins steps without asking them to be cloned.
-trait ConcatSteps {
-    fn concat_steps(self) -> Vec<Step>;
-}
-
-impl<const N: usize> ConcatSteps for [Vec<Step>; N] {
-    fn concat_steps(self) -> Vec<Step> {
-        self.into_iter().flatten().collect()
-    }
-}
-
-impl Step {
-    fn again(&self) -> Step {
-        match self {
-            Step::Send(pieces) => Step::Send(pieces.clone()),
-            Step::Mark(mark) => Step::Mark(*mark),
-            Step::Expect(expected) => Step::Expect(expected.clone()),
         }
     }
 }
