@@ -110,7 +110,8 @@ async fn a_payout_is_never_held_up_by_its_callers_rate() {
         valkyrie::call("POST", "/players/1/transactions?provider=x").body(format!(r#"{{"transactionType":"{kind}"}}"#))
     };
     let wallet = |operation| wallet::signed(operation, &wallet::body("t"));
-    let betstack = |action, at| betstack::signed_at(&betstack::body(action, ""), now() - at);
+    let start = now();
+    let betstack = |action, at| betstack::signed_at(&betstack::body(action, ""), start - at);
     for (config, other, payouts) in [
         ("config/valkyrie.toml", deposit("WITHDRAW"), vec![deposit("DEPOSIT"), deposit("CANCEL")]),
         ("config/wallet.toml", wallet("debit"), vec![wallet("credit"), wallet("rollback")]),
