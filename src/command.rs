@@ -33,6 +33,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Revoke(arguments) => operate::revoke(*arguments),
         Command::Unrevoke(arguments) => operate::unrevoke(*arguments),
         Command::Status(arguments) => operate::status(*arguments),
+        Command::Readiness(arguments) => operate::readiness(arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
     }
 }
@@ -72,6 +73,8 @@ enum Command {
     Unrevoke(Box<operate::Unrevoke>),
     /// Show how the portcullis that runs does, or what it knows of a token.
     Status(Box<operate::Status>),
+    /// Say whether it is safe to enforce what only watches now, or what to fix first, by what was seen.
+    Readiness(operate::Readiness),
     /// See it work: a small PAM, and telling requests to it through a Portcullis. Needs nothing else.
     Demo(demo::Demo),
 }

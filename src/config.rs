@@ -3,6 +3,7 @@
 mod admin;
 mod caller;
 mod fixed;
+mod modes;
 pub mod paper;
 mod redis;
 mod reference;
@@ -23,6 +24,7 @@ use crate::admin::key::AdminKeys;
 use crate::credential::{Caller, Callers};
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
 use crate::lockout::LockoutRule;
+use crate::mode::Modes;
 use crate::network::Network;
 use crate::origin::TrustedProxies;
 use crate::request::HeadLimits;
@@ -74,6 +76,8 @@ pub struct Settings {
     pub replay_capacity: u64,
     /// Whether replicas that share ended tokens share these as well.
     pub replay_shared: bool,
+    /// Which checks refuse, and which only watch.
+    pub modes: Modes,
     /// How it stops.
     pub drain: Drain,
     /// Threads that serve; 0 for one a core.
@@ -280,7 +284,9 @@ fn settings(
     drain.finish(complaints);
 
     let callers = caller::callers(table, dialect.as_ref(), sources, &digest_key, asks_for_certificates, complaints);
-    let (callers, authorizations): (Vec<Caller>, _) = callers.into_iter().unzip();
+    let modes = modes::modes(table, dialect.as_ref(), callers.iter().map(|read| read.mode), complaints);
+    let (callers, authorizations): (Vec<Caller>, _) =
+        callers.into_iter().map(|read| (read.caller, read.authorization)).unzip();
     let (admin_keys, admin_authorization) =
         admin::admin_token(table, &callers, sources, &digest_key, complaints).unzip();
     Some(Settings {
@@ -302,6 +308,7 @@ fn settings(
         revocation,
         replay_capacity,
         replay_shared: replay_shared.is_none_or(|shared| shared.value),
+        modes,
         drain: Drain { delay: drain_delay, timeout: drain_timeout },
         threads: threads.unwrap_or(0),
         fixed,

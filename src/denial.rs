@@ -373,6 +373,18 @@ impl Denial {
 }
 
 impl Check {
+    /// Those that can be told to let pass what fails them. The others protect this process, or speak for the PAM.
+    pub const WEIGHED: [Check; 8] = [
+        Check::Rate,
+        Check::Route,
+        Check::Size,
+        Check::Credential,
+        Check::Signature,
+        Check::Freshness,
+        Check::Token,
+        Check::Standing,
+    ];
+
     /// Every check, in order.
     pub const ALL: [Check; 9] = [
         Check::Route,

@@ -37,6 +37,8 @@ pub struct Event {
     pub trace_id: String,
     /// The player token's digest.
     pub token: Option<TokenDigest>,
+    /// What would have refused it, if it had been enforced.
+    pub would_refuse: Vec<Denial>,
     /// The answer ended the token.
     pub retired: bool,
     /// The answer called the token expired or unknown, and is believed for a while.
@@ -79,6 +81,7 @@ impl Event {
         match self.status {
             500.. => "error",
             400..=499 if self.decision == Decision::Refused => "warn",
+            _ if !self.would_refuse.is_empty() => "warn",
             _ => "info",
         }
     }
@@ -105,6 +108,9 @@ impl Serialize for Event {
             map.serialize_entry("check", denial.check().as_str())?;
             map.serialize_entry("reason", denial.reason())?;
         }
+        if !self.would_refuse.is_empty() {
+            map.serialize_entry("would_refuse", &self.would_refuse)?;
+        }
         map.serialize_entry("correlation_id", &self.correlation_id)?;
         map.serialize_entry("trace_id", &self.trace_id)?;
         if let Some(token) = self.token {
@@ -124,6 +130,16 @@ impl Serialize for Event {
         if !self.delivered {
             map.serialize_entry("delivered", &false)?;
         }
+        map.end()
+    }
+}
+
+/// As the log shows what a check would have done.
+impl Serialize for Denial {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("check", self.check().as_str())?;
+        map.serialize_entry("reason", self.reason())?;
         map.end()
     }
 }

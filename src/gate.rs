@@ -9,13 +9,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::credential::password::PasswordQuestion;
 use crate::credential::replay::{ReplayKey, Ticket};
-use crate::credential::{Callers, Identity};
-use crate::denial::Denial;
+use crate::credential::{Caller, Callers, Identity};
+use crate::denial::{Check, Denial};
 use crate::dialect::Dialect;
+use crate::dialect::answer::Ending;
 use crate::dialect::route::{Entry, Route, Settlement};
 use crate::dialect::source::{Reading, Source, View};
 use crate::fields::{Fields, Only, fold, is_token};
 use crate::json::{self, Found};
+use crate::mode::{Mode, Modes};
 use crate::request::{Head, Request, Whence};
 use crate::revocation::Room;
 use crate::secret::{DigestKey, Purpose, SecretDigest};
@@ -31,6 +33,10 @@ pub trait Ask: Sync {
     ) -> impl Future<Output = Result<bool, Denial>> + Send;
     /// Is this signed message new? The ticket keeps it so until the PAM has answered.
     fn first(&self, key: ReplayKey, time: Duration) -> impl Future<Output = Result<Ticket, Denial>> + Send;
+    /// The same without waiting for anybody: neither for the fate of an earlier copy nor for other replicas.
+    fn first_here(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial>;
+    /// Is this token alive, as far as this replica knows?
+    fn standing_here(&self, token: TokenDigest, text: &[u8]) -> Standing;
     /// Is this token alive? Goes with its text, for those who know it under other names than ours.
     fn standing(&self, token: TokenDigest, text: &[u8]) -> impl Future<Output = Result<Standing, Denial>> + Send;
     /// Did the PAM say a moment ago, of what is filed under this, that the token is expired or unknown?
@@ -55,6 +61,8 @@ pub struct Gate {
     pub learns: bool,
     /// Most bytes of a body.
     pub largest_body: u64,
+    /// Which checks refuse, and which only watch.
+    pub modes: Modes,
 }
 
 /// What is known of a request so far; the log wants it whether or not the request is admitted.
@@ -72,16 +80,22 @@ pub struct Trail<'g> {
     pub claim: Option<SecretDigest>,
     /// That claim is proven, and not by a copy of what somebody else has sent.
     pub proven: bool,
+    /// Which caller it would be, if it were proven. Known only where something is not enforced.
+    pub suspect: Option<usize>,
+    /// What would have refused it, if it had been enforced.
+    pub would_refuse: Vec<Denial>,
     /// A correlation id out of the body, for families that send none in a header; only from a request that is proven.
     pub correlation: Option<Box<str>>,
 }
 
-/// That a request passed every check. Nothing else is forwarded.
+/// That a request passed every check that is enforced. Nothing else is forwarded.
 pub struct Permit<'g> {
-    /// The route.
-    pub route: &'g Route,
-    /// The token that the answer may end, with the room to record it.
-    pub ends: Option<(TokenDigest, Room)>,
+    /// The route; `None` for a request of none, where that is not enforced.
+    pub route: Option<&'g Route>,
+    /// The token that the answer may end.
+    pub ends: Option<Ends<'g>>,
+    /// Nothing is enforced for this request: it goes on exactly as it came.
+    pub untouched: bool,
     /// What to file under that the token is presumed to have ended, if the answer calls it expired or unknown.
     pub teaches: Option<TokenDigest>,
     /// A dead token passed because the route settles what is owed.
@@ -90,20 +104,63 @@ pub struct Permit<'g> {
     pub ticket: Option<Ticket>,
 }
 
+/// A token that an answer may end.
+pub struct Ends<'g> {
+    /// The token.
+    pub token: TokenDigest,
+    /// When it does.
+    pub ending: &'g Ending,
+    /// For how long it passes all the same.
+    pub grace: Duration,
+    /// To record it.
+    pub room: Room,
+    /// The answer is not released before it is known and recorded what it ends.
+    pub firm: bool,
+}
+
 impl Gate {
-    /// 1 and 2, as far as the head tells: done before a byte of the body is read or a `100 Continue` invites one.
+    /// 1, as far as the head tells: done before a byte of the body is read or a `100 Continue` invites one.
     pub fn enter(&self, head: &Head) -> Result<Entry<'_>, Denial> {
-        let entry = self.dialect.routes.enter(head.method, head.target.path()).ok_or(Denial::NoRoute)?;
-        if head.framing.length.is_some_and(|length| length > self.largest_body) {
-            return Err(Denial::BodyTooLarge);
+        self.dialect.routes.enter(head.method, head.target.path()).ok_or(Denial::NoRoute)
+    }
+
+    /// 2, as far as the head tells. Always enforced: every body is held whole.
+    pub fn fits(&self, head: &Head) -> Result<(), Denial> {
+        match head.framing.length {
+            Some(length) if length > self.largest_body => Err(Denial::BodyTooLarge),
+            Some(_) | None => Ok(()),
         }
-        Ok(entry)
+    }
+
+    /// What a check found, weighed by its mode: a failure that is not enforced is noted, and is no value.
+    pub fn weigh<T>(&self, trail: &mut Trail<'_>, found: Result<T, Denial>) -> Result<Option<T>, Denial> {
+        match found {
+            Ok(value) => Ok(Some(value)),
+            Err(denial) => match self.mode(denial.check(), trail) {
+                Mode::Enforce => Err(denial),
+                Mode::Shadow => {
+                    trail.would_refuse.push(denial);
+                    Ok(None)
+                }
+                Mode::Off => Ok(None),
+            },
+        }
+    }
+
+    fn mode(&self, check: Check, trail: &Trail<'_>) -> Mode {
+        self.modes.of(check, trail.route.map(|route| &*route.name), trail.caller.or(trail.suspect))
+    }
+
+    fn makes(&self, check: Check, trail: &Trail<'_>) -> bool {
+        self.mode(check, trail) != Mode::Off
     }
 
     /// The checks, in their order. Each one protects those behind it.
+    ///
+    /// Without an `entry`, which only [`weigh`](Gate::weigh) lets happen, there is nothing to check by.
     pub async fn admit<'g>(
         &'g self,
-        entry: Entry<'g>,
+        entry: Option<Entry<'g>>,
         request: &Request,
         whence: Whence<'_>,
         now: SystemTime,
@@ -111,21 +168,27 @@ impl Gate {
         ask: &impl Ask,
     ) -> Result<Permit<'g>, Denial> {
         let mut view = View { request, found: None };
+        if !self.modes.are_strict() {
+            trail.suspect = self.suspect(request);
+        }
 
         // 1. Route: everything else depends on what the route demands, and what no route names is nobody's business.
         //    A header that hides behind an underscore would be checked by us under one name and read by the PAM under the
         //    other.
-        self.refuse_twins(&request.head.fields)?;
+        self.weigh(trail, self.refuse_twins(&request.head.fields))?;
+        let Some(entry) = entry else { return Ok(self.unrouted(trail)) };
         if entry.depends_on_body() {
-            self.read_json(&mut view)?;
+            let read = self.read_json(&mut view);
+            self.weigh(trail, read)?;
         }
-        let route = entry.choose(view.found.as_ref()).ok_or(Denial::NoRoute)?;
+        let route = self.weigh(trail, entry.choose(view.found.as_ref()).ok_or(Denial::NoRoute))?;
+        let Some(route) = route else { return Ok(self.unrouted(trail)) };
         trail.route = Some(route);
 
         // 2. Size: before any work that grows with the body. Its bytes were counted while they were read; what is left is
         //    that no check looks at bytes which somebody inflates later.
         if route.reads_body {
-            plain_coding(&request.head.fields)?;
+            self.weigh(trail, plain_coding(&request.head.fields))?;
         }
 
         // 3. Credential and 4. signature: who calls, and from where.
@@ -136,12 +199,12 @@ impl Gate {
         let proof = proven?;
         let caller = trail.caller.and_then(|caller| self.callers.at(caller));
         if caller.and_then(|caller| caller.routes.as_ref()).is_some_and(|routes| !routes.contains(&route.name)) {
-            return Err(Denial::CallerNotAllowed);
+            self.weigh::<()>(trail, Err(Denial::CallerNotAllowed))?;
         }
 
         // 5. Freshness and replay: only a signed timestamp means anything, and only signed messages may fill the memory.
         let ticket = match proof {
-            Some(proof) => self.prove_fresh(proof, now, ask).await?,
+            Some(proof) => self.prove_fresh(proof, now, trail, ask).await?,
             None => None,
         };
         trail.proven = trail.caller.is_some();
@@ -150,40 +213,51 @@ impl Gate {
             && let Err(denial) = ask.rate(&caller.name)
             && !self.could_settle(route, &view)
         {
-            return Err(denial);
+            self.weigh::<()>(trail, Err(denial))?;
         }
 
         // 6. Shape of parameters and token: a caller who has proven itself may be told what is wrong with its request.
-        self.refuse_unnamed_parameters(route, request)?;
-        demand_parameters(route, request)?;
+        self.weigh(trail, self.refuse_unnamed_parameters(route, request))?;
+        self.weigh(trail, demand_parameters(route, request))?;
         if route.reads_json {
-            self.read_json(&mut view)?;
+            let read = self.read_json(&mut view);
+            self.weigh(trail, read)?;
         }
         trail.correlation = trail.caller.and_then(|_| self.correlation(&view));
-        let token = if route.token { self.token(&view)? } else { None };
+        let token = match route.token && self.makes(Check::Token, trail) {
+            true => self.weigh(trail, self.token(&view))?.flatten(),
+            false => None,
+        };
         trail.token = token.as_ref().map(|token| token.digest);
 
         // 7. Standing: last, because only it may cost a question to a store, and because an answer about a token is
         //    nothing to give to strangers.
-        let settled = match &token {
-            None => false,
-            Some(token) => match ask.standing(token.digest, &token.text).await? {
-                Standing::Ended if route.settlement == Settlement::Admit && settles(route, view.found.as_ref()) => true,
-                Standing::Ended => return Err(Denial::TokenEnded),
-                Standing::Alive => match token.presumption {
-                    Some(presumption) if ask.presumed(presumption) && !self.could_settle(route, &view) => {
-                        return Err(Denial::TokenPresumedEnded);
-                    }
-                    Some(_) | None => false,
-                },
-            },
-        };
+        let token = token.filter(|_| self.makes(Check::Standing, trail));
+        let mut settled = false;
+        if let Some(token) = &token {
+            let standing = self.stand(route, token, &view, trail, ask).await;
+            settled = self.weigh(trail, standing)?.unwrap_or(false);
+        }
         let teaches = token.as_ref().and_then(|token| token.presumption).filter(|_| !settled);
         let ends = match (token, &route.retires) {
-            (Some(token), Some(_)) => Some((token.digest, ask.room()?)),
+            (Some(token), Some(ending)) => {
+                let firm = self.mode(Check::Standing, trail) == Mode::Enforce;
+                let room = self.weigh(trail, ask.room())?;
+                room.map(|room| Ends { token: token.digest, ending, grace: route.grace, room, firm })
+            }
             _ => None,
         };
-        Ok(Permit { route, ends, teaches, settled, ticket })
+        Ok(Permit { route: Some(route), ends, untouched: self.is_untouched(trail), teaches, settled, ticket })
+    }
+
+    /// For a request of no route, where that is not enforced.
+    fn unrouted(&self, trail: &Trail<'_>) -> Permit<'_> {
+        let untouched = self.is_untouched(trail);
+        Permit { route: None, ends: None, untouched, teaches: None, settled: false, ticket: None }
+    }
+
+    fn is_untouched(&self, trail: &Trail<'_>) -> bool {
+        self.modes.only_watch(trail.route.map(|route| &*route.name), trail.caller.or(trail.suspect))
     }
 
     /// Steps 3 and 4.
@@ -196,11 +270,17 @@ impl Gate {
         ask: &impl Ask,
     ) -> Result<Option<Proven>, Denial> {
         // 3. Credential: before the signature, since it says whose secret that must have been made with.
-        let by_credential = self.prove_credential(view, ask).await?;
-        trail.caller = by_credential;
+        if self.makes(Check::Credential, trail) {
+            let by_credential = self.prove_credential(view, ask).await;
+            trail.caller = self.weigh(trail, by_credential)?.flatten();
+        }
 
         // 4. Signature: before anything is believed that it protects, the timestamp and the token above all.
-        let proof = if route.signed { self.prove_signature(view, by_credential)? } else { None };
+        let mut proof = None;
+        if route.signed && self.makes(Check::Signature, trail) {
+            let by_signature = self.prove_signature(view, trail.caller);
+            proof = self.weigh(trail, by_signature)?.flatten();
+        }
         if let Some(proof) = &proof {
             (trail.caller, trail.key) = (Some(proof.key.caller), Some(proof.index));
         }
@@ -211,13 +291,54 @@ impl Gate {
             .and_then(|caller| caller.from.as_ref())
             .is_some_and(|from| !from.iter().any(|one| one.contains(whence.origin.client)))
         {
-            return Err(Denial::CallerElsewhere);
+            self.weigh::<()>(trail, Err(Denial::CallerElsewhere))?;
         }
         //    A certificate it is bound to comes on top: who has stolen its secret still lacks the key of that.
         if caller.and_then(|caller| caller.certificate.as_ref()).is_some_and(|names| !whence.names.any_of(names)) {
-            return Err(Denial::CertificateOther);
+            self.weigh::<()>(trail, Err(Denial::CertificateOther))?;
         }
         Ok(proof)
+    }
+
+    /// Step 7: whether the token is alive, or has ended and passes all the same since the route settles what is owed.
+    async fn stand(
+        &self,
+        route: &Route,
+        token: &Token<'_>,
+        view: &View<'_>,
+        trail: &Trail<'_>,
+        ask: &impl Ask,
+    ) -> Result<bool, Denial> {
+        let standing = match self.mode(Check::Standing, trail) {
+            Mode::Enforce => ask.standing(token.digest, &token.text).await?,
+            // Whoever only watches must not make anybody wait.
+            Mode::Shadow | Mode::Off => ask.standing_here(token.digest, &token.text),
+        };
+        match standing {
+            Standing::Ended if route.settlement == Settlement::Admit && settles(route, view.found.as_ref()) => Ok(true),
+            Standing::Ended => Err(Denial::TokenEnded),
+            Standing::Alive => match token.presumption {
+                Some(presumption) if ask.presumed(presumption) && !self.could_settle(route, view) => {
+                    Err(Denial::TokenPresumedEnded)
+                }
+                Some(_) | None => Ok(false),
+            },
+        }
+    }
+
+    /// Which caller a request would come from, proven or not: the user or key it names, or the only one there is.
+    fn suspect(&self, request: &Request) -> Option<usize> {
+        let user = Callers::claimed_user(&request.head.fields);
+        let has = |caller: &Caller, user: &str| caller.basic.as_ref().is_some_and(|basic| *basic.username == *user);
+        let by_user = user.and_then(|user| self.callers.iter().position(|caller| has(caller, &user)));
+        let key_id = self.dialect.signature.as_ref().and_then(|scheme| scheme.key_id.as_ref());
+        let view = View { request, found: key_id.and_then(|_| self.json(request).ok()) };
+        let by_key = || match key_id.map(|source| source.read(&view)) {
+            Some(Reading::One(id)) => self.callers.by_key_id(&id),
+            Some(Reading::None | Reading::Many | Reading::NotText) | None => None,
+        };
+        let only = || (self.callers.iter().count() == 1).then_some(0);
+        by_user.or_else(by_key).or_else(only)
     }
 
     /// Whom a request claims to come from: the user it names, or else the key. It need not be anybody.
@@ -287,15 +408,31 @@ impl Gate {
         Err(Denial::SignatureWrong)
     }
 
-    async fn prove_fresh(&self, proof: Proven, now: SystemTime, ask: &impl Ask) -> Result<Option<Ticket>, Denial> {
+    async fn prove_fresh(
+        &self,
+        proof: Proven,
+        now: SystemTime,
+        trail: &mut Trail<'_>,
+        ask: &impl Ask,
+    ) -> Result<Option<Ticket>, Denial> {
+        let mode = self.mode(Check::Freshness, trail);
+        if mode == Mode::Off {
+            return Ok(None);
+        }
         let rule = self.dialect.signature.as_ref().and_then(|scheme| scheme.timestamp.as_ref());
         if let Some(rule) = rule {
-            rule.judge(proof.timestamp.as_deref().unwrap_or_default(), now)?;
+            let fresh = rule.judge(proof.timestamp.as_deref().unwrap_or_default(), now);
+            if self.weigh(trail, fresh)?.is_none() {
+                // What is out of its time would be remembered for nothing.
+                return Ok(None);
+            }
         }
-        match self.dialect.replay_memory() {
-            Some(time) => ask.first(proof.key, time).await.map(Some),
-            None => Ok(None),
-        }
+        let Some(time) = self.dialect.replay_memory() else { return Ok(None) };
+        let first = match mode {
+            Mode::Enforce => ask.first(proof.key, time).await,
+            Mode::Shadow | Mode::Off => ask.first_here(proof.key, time),
+        };
+        self.weigh(trail, first)
     }
 
     fn token<'v>(&self, view: &'v View<'_>) -> Result<Option<Token<'v>>, Denial> {

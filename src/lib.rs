@@ -18,6 +18,7 @@
 //! | [`origin`], [`announcement`], [`network`] | where it comes from: whom a trusted proxy or balancer names, and which allow-list has it |
 //! | [`trace`] | correlation id and W3C trace context |
 //! | [`gate`] | the checks in their order, on one screen: start reading here |
+//! | [`mode`] | which of them are enforced, and which only watch |
 //! | [`dialect`] | an API family, described by a file |
 //! | [`credential`] | who is calling: Basic, bearer key, signature, freshness, replay |
 //! | [`json`] | a body read strictly, never rewritten |
@@ -30,7 +31,7 @@
 //! | [`descriptors`] | how many connections there is room for |
 //! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
-//! | [`event`], [`log`], [`metrics`], [`admin`] | what people see, and what an operator can do |
+//! | [`event`], [`log`], [`metrics`], [`readiness`], [`admin`] | what people see, and what an operator can do |
 //! | [`command`] | the command line |
 //!
 //! What it promises: refused means untouched; the bytes checked are the bytes forwarded; dead stays dead; at most once;
@@ -52,11 +53,13 @@ pub mod ledger;
 pub mod lockout;
 pub mod log;
 pub mod metrics;
+pub mod mode;
 pub mod moment;
 pub mod network;
 pub mod origin;
 pub mod proxy;
 pub mod rate;
+pub mod readiness;
 pub mod reload;
 pub mod request;
 pub mod revocation;

@@ -6,7 +6,7 @@ use prometheus::{
 };
 
 use crate::admin::order::Call;
-use crate::denial::Denial;
+use crate::denial::{Check, Denial};
 use crate::dialect::Dialect;
 use crate::event::{Decision, Event};
 use crate::proxy::{HandshakeFault, Refused};
@@ -48,6 +48,7 @@ pub struct Metrics {
     unpublished: IntGauge,
     resyncs: IntGauge,
     unreadable: IntGauge,
+    unenforced: IntGaugeVec,
     config_generation: IntGauge,
     reload_successful: IntGauge,
     reloaded: IntGauge,
@@ -82,6 +83,8 @@ pub struct Levels {
     pub expiries: Vec<Expiry>,
     /// Files with certificates are of no use as they are, and older ones are in use.
     pub certificates_stale: bool,
+    /// Checks that let pass what fails them, somewhere.
+    pub unenforced: Vec<Check>,
     /// The config in use.
     pub config: ConfigLevels,
     /// Log lines dropped.
@@ -248,6 +251,13 @@ impl Metrics {
                 "portcullis_revocation_entries_unreadable",
                 "Entries of the log that replicas share which could not be read.",
             )?,
+            unenforced: IntGaugeVec::new(
+                Opts::new(
+                    "portcullis_check_not_enforced",
+                    "1 for a check that lets pass what fails it, for some caller or route.",
+                ),
+                &["check"],
+            )?,
             config_generation: IntGauge::new(
                 "portcullis_config_generation",
                 "How many configs have been in use since the start, the one in use included.",
@@ -335,6 +345,9 @@ impl Metrics {
                 }
             }
         }
+        for denial in &event.would_refuse {
+            self.decisions.with_label_values(&[denial.check().as_str(), "would_refuse", denial.reason()]).inc();
+        }
         if event.retired {
             self.ended.with_label_values(&[BY_ANSWER]).inc();
         }
@@ -376,6 +389,9 @@ impl Metrics {
             self.certificate_expiry.with_label_values(&[expiry.certificate]).set(expiry.at);
         }
         self.certificates_stale.set(levels.certificates_stale.into());
+        for check in Check::WEIGHED {
+            self.unenforced.with_label_values(&[check.as_str()]).set(levels.unenforced.contains(&check).into());
+        }
         self.config_generation.set(signed(levels.config.generation));
         self.reload_successful.set((!levels.config.rejected).into());
         self.reloaded.set(levels.config.since);
@@ -387,7 +403,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 35] = [
+        let all: [Box<dyn prometheus::core::Collector>; 36] = [
             Box::new(self.requests.clone()),
             Box::new(self.decisions.clone()),
             Box::new(self.duration.clone()),
@@ -417,6 +433,7 @@ impl Metrics {
             Box::new(self.unpublished.clone()),
             Box::new(self.resyncs.clone()),
             Box::new(self.unreadable.clone()),
+            Box::new(self.unenforced.clone()),
             Box::new(self.config_generation.clone()),
             Box::new(self.reload_successful.clone()),
             Box::new(self.reloaded.clone()),

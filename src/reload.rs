@@ -110,6 +110,7 @@ impl Reload {
                 self.current.replace(next);
                 self.rejected = None;
                 self.log.note("info", "config_reloaded", &about);
+                self.current.now().tell_modes();
                 mounts::warn(&self.files, &self.log);
             }
             Err(complaints) => self.reject(&now, complaints.into(), asked),

@@ -192,6 +192,11 @@ impl Revocations {
         }
     }
 
+    /// Is this token alive, as far as is known here?
+    pub fn standing_here(&self, token: &TokenDigest, text: &[u8]) -> Standing {
+        if self.refuses(token, text) { Standing::Ended } else { Standing::Alive }
+    }
+
     /// Is this token alive? `text` is the token itself.
     pub async fn standing(&self, token: &TokenDigest, text: &[u8]) -> Result<Standing, Denial> {
         // Asked before the look-up: what was out of date then is not made fresh by news that come a moment later.

@@ -1,4 +1,4 @@
-//! `portcullis revoke`, `unrevoke` and `status`: an operator's calls to a Portcullis that runs.
+//! `portcullis revoke`, `unrevoke`, `status` and `readiness`: an operator's calls to a Portcullis that runs.
 
 use std::io::{IsTerminal, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -51,6 +51,17 @@ pub struct Status {
     config: ConfigFlags,
     #[command(flatten)]
     which: Asking,
+    /// Prints JSON on a terminal as well.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Nothing but where to ask.
+#[derive(Args)]
+#[command(after_help = READINESS)]
+pub struct Readiness {
+    #[command(flatten)]
+    config: ConfigFlags,
     /// Prints JSON on a terminal as well.
     #[arg(long)]
     json: bool,
@@ -111,6 +122,12 @@ const REVOKE: &str = "Examples:
 const UNREVOKE: &str = "Example:
   portcullis unrevoke --config config/wallet.toml --token - --reason 'ended by mistake' < token.txt";
 
+const READINESS: &str =
+    "Exits with 0 when it is safe to enforce what is not, and with 1 when something should be fixed first.
+
+Example:
+  portcullis readiness --config config/wallet.toml";
+
 const STATUS: &str = "Examples:
   portcullis status --config config/wallet.toml
   portcullis status --config config/wallet.toml --token - < token.txt";
@@ -161,7 +178,63 @@ pub fn status(arguments: Status) -> ExitCode {
             ask(Asked::Standing, [("token", token), ("digest", digest)], None, &config.into())
         }
     };
-    finish(answer, json, shown)
+    finish(answer, json, |answer| shown(&without_readiness(answer)))
+}
+
+/// Asks whether it is safe to enforce what is not. Done means that it is.
+pub fn readiness(arguments: Readiness) -> ExitCode {
+    let answer = look(&arguments.config.into()).map(|mut status| status["readiness"].take());
+    let safe = answer.as_ref().is_ok_and(|answer| answer["safe"] == true);
+    match finish(answer, arguments.json, judged) {
+        ExitCode::SUCCESS if !safe => ExitCode::FAILURE,
+        code => code,
+    }
+}
+
+/// It has a command of its own.
+fn without_readiness(status: &Value) -> Value {
+    let mut status = status.clone();
+    if let Some(members) = status.as_object_mut() {
+        members.remove("readiness");
+    }
+    status
+}
+
+/// The verdict, and a line for each check that somebody fails.
+fn judged(readiness: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or("–").to_owned();
+    let mut out = format!("{}\nseen since {}\n", word(&readiness["verdict"]), word(&readiness["since"]));
+    let mut rows = vec![["caller", "check", "mode", "requests", "fail", "most for", "last"].map(str::to_owned)];
+    for (caller, about) in readiness["callers"].as_object().into_iter().flatten() {
+        let requests = about["requests"].to_string();
+        let failing = about["checks"].as_object().into_iter().flatten().filter(|(_, check)| check["fail"] != 0);
+        let before = rows.len();
+        for (check, found) in failing {
+            let reasons = found["reasons"].as_object().into_iter().flatten();
+            let most = reasons.max_by_key(|(_, count)| count.as_u64()).map_or("–", |(reason, _)| reason);
+            let row = [
+                caller,
+                check,
+                &word(&found["mode"]),
+                &requests,
+                &found["fail"].to_string(),
+                most,
+                &word(&found["last"]),
+            ];
+            rows.push(row.map(str::to_owned));
+        }
+        if rows.len() == before {
+            rows.push([caller, "all", "", &requests, "0", "", ""].map(str::to_owned));
+        }
+    }
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
+        out.push_str(cells.collect::<String>().trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 /// What went wrong.

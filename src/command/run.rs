@@ -104,6 +104,7 @@ async fn until_stopped(
         drop(first);
         std::future::pending::<()>().await;
     };
+    current.now().tell_modes();
     mounts::warn(&files, &log);
     let reload = Reload::new(flags, digest_key, files, Arc::clone(&current), log.clone());
     tokio::select! {

@@ -16,9 +16,10 @@ use crate::credential::password::StoredHash;
 use crate::credential::signature::SigningKey;
 use crate::credential::{BasicSecrets, Caller, credential_digest};
 use crate::dialect::Dialect;
+use crate::mode::Mode;
 use crate::secret::{DigestKey, Secret};
 
-/// Reads every `[[caller]]`, each with the Authorization value it would send, where that is known.
+/// Reads every `[[caller]]`.
 pub fn callers(
     table: &mut Table,
     dialect: Option<&Dialect>,
@@ -26,7 +27,7 @@ pub fn callers(
     digest_key: &DigestKey,
     asks_for_certificates: bool,
     complaints: &mut Complaints,
-) -> Vec<(Caller, Option<Secret>)> {
+) -> Vec<Read> {
     table.require("caller", "a table [[caller]] with name = \"…\" and what it proves itself with", complaints);
     let mut taken = Taken::default();
     let mut callers = Vec::new();
@@ -35,6 +36,16 @@ pub fn callers(
         callers.extend(reading.caller(table, &mut taken));
     }
     callers
+}
+
+/// A caller, as far as it can be read.
+pub struct Read {
+    /// Who it is.
+    pub caller: Caller,
+    /// The Authorization value it would send, where that is known.
+    pub authorization: Option<Secret>,
+    /// Whether it is held to anything, where it says so.
+    pub mode: Option<Mode>,
 }
 
 /// What must be unique among callers, and who has it.
@@ -51,7 +62,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn caller(&mut self, mut table: Table, taken: &mut Taken) -> Option<(Caller, Option<Secret>)> {
+    fn caller(&mut self, mut table: Table, taken: &mut Taken) -> Option<Read> {
         let place = table.place().clone();
         table.require("name", "name = \"fantasy-goal\"", self.complaints);
         let name = table.string("name", self.complaints);
@@ -69,6 +80,7 @@ impl Reading<'_> {
         let key_id = table.string("key_id", self.complaints);
         let certificate = self.certificate(&mut table);
         let routes = self.routes(&mut table);
+        let mode = table.choice("mode", &Mode::WORDS, self.complaints);
         let good = self.complaints.len();
         let from = networks(&mut table, "from", self.complaints);
         if from.as_ref().is_some_and(Vec::is_empty) && self.complaints.len() == good {
@@ -98,7 +110,7 @@ impl Reading<'_> {
         }
         let key_id = key_id.into();
         let caller = Caller { name: name.value.into(), basic, bearer, keys, key_id, certificate, routes, from };
-        Some((caller, by_bearer.or(by_basic)))
+        Some(Read { caller, authorization: by_bearer.or(by_basic), mode: mode.map(|mode| mode.value) })
     }
 
     fn basic(&mut self, mut table: Table) -> Option<(BasicSecrets, Option<Secret>)> {

@@ -60,6 +60,15 @@ struct Seen(Ledger<[u8; 20], Earlier>);
 #[derive(Clone)]
 struct Earlier(watch::Receiver<Fate>);
 
+impl Earlier {
+    fn denial(self) -> Denial {
+        match *self.0.borrow() {
+            Fate::Settled => Denial::Replayed,
+            Fate::Open | Fate::Forgotten => Denial::CopyInFlight,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Open,
@@ -98,8 +107,7 @@ impl Replays {
     }
 
     async fn first_here(&self, key: &ReplayKey, time: Duration) -> Result<Ticket, Denial> {
-        let seen = self.seen.get(key.caller).ok_or(Denial::Internal)?;
-        let seen = seen.get_or_init(|| Arc::new(Seen(Ledger::new(self.most))));
+        let seen = self.seen_of(key)?;
         let earlier = match admit(seen, key, time)? {
             Ok(ticket) => return Ok(ticket),
             Err(earlier) => earlier,
@@ -107,10 +115,17 @@ impl Replays {
         timeout(self.patience, forgotten(earlier)).await.map_err(|_| Denial::CopyInFlight)??;
         // Whoever waited once does not queue again: a PAM in trouble would get the copies one by one, the last of them
         // long after its time.
-        admit(seen, key, time)?.map_err(|next| match *next.0.borrow() {
-            Fate::Settled => Denial::Replayed,
-            Fate::Open | Fate::Forgotten => Denial::CopyInFlight,
-        })
+        admit(seen, key, time)?.map_err(Earlier::denial)
+    }
+
+    /// Admits a message for the first time without waiting for anybody.
+    pub fn first_now(&self, key: &ReplayKey, time: Duration) -> Result<Ticket, Denial> {
+        admit(self.seen_of(key)?, key, time)?.map_err(Earlier::denial)
+    }
+
+    fn seen_of(&self, key: &ReplayKey) -> Result<&Arc<Seen>, Denial> {
+        let seen = self.seen.get(key.caller).ok_or(Denial::Internal)?;
+        Ok(seen.get_or_init(|| Arc::new(Seen(Ledger::new(self.most)))))
     }
 
     /// Messages remembered, of all callers.

@@ -21,6 +21,8 @@ pub struct Forwarded<'r> {
     pub trace: &'r TraceContext,
     /// Asks the PAM not to encode its answer, because it must be read here.
     pub whole_answer: bool,
+    /// Nothing is enforced: what the caller sent goes on, with the ids it has not sent itself.
+    pub untouched: bool,
 }
 
 impl Outbound for Forwarded<'_> {
@@ -35,7 +37,7 @@ impl Outbound for Forwarded<'_> {
     fn fields(&self, put: &mut impl FnMut(&[u8], &[u8])) {
         let Request { head, body } = self.request;
         for Field { name, value } in head.fields.iter() {
-            if passes(name, self.whole_answer) && !speaks_of_the_way(name, self.origin) {
+            if self.passes(name) {
                 put(name, value);
             }
         }
@@ -45,12 +47,30 @@ impl Outbound for Forwarded<'_> {
             put(b"Content-Length", body.len().to_string().as_bytes());
         }
         // Stamped after everything of the caller's has been dropped or passed, so that nothing can take them off again.
-        put(b"X-Forwarded-For", self.origin.client.to_string().as_bytes());
-        put(b"X-Correlation-ID", self.correlation.as_str().as_bytes());
-        put(b"traceparent", &self.trace.traceparent());
-        if let Some(state) = self.trace.tracestate() {
-            put(b"tracestate", state.as_bytes());
+        let mut stamp = |name: &str, value: &[u8]| {
+            if !self.untouched || head.fields.all(name).next().is_none() {
+                put(name.as_bytes(), value);
+            }
+        };
+        if !self.untouched {
+            stamp("X-Forwarded-For", self.origin.client.to_string().as_bytes());
         }
+        stamp("X-Correlation-ID", self.correlation.as_str().as_bytes());
+        stamp("traceparent", &self.trace.traceparent());
+        if let Some(state) = self.trace.tracestate() {
+            stamp("tracestate", state.as_bytes());
+        }
+    }
+}
+
+impl Forwarded<'_> {
+    fn passes(&self, name: &[u8]) -> bool {
+        if self.untouched {
+            // What frames the body and the connection is nobody's message: both are ours on this side.
+            return !is_hop_by_hop(name)
+                && !SETTLED.iter().any(|settled| name.eq_ignore_ascii_case(settled.as_bytes()));
+        }
+        passes(name, self.whole_answer) && !speaks_of_the_way(name, self.origin)
     }
 }
 
@@ -98,6 +118,9 @@ fn same_header(lower: &[u8], name: &[u8]) -> bool {
 /// What is stamped here, or settled between the caller and us: `Expect` has been answered.
 const STAMPED: [&str; 5] = ["content-length", "expect", "traceparent", "tracestate", "x-correlation-id"];
 
+/// What is settled between the caller and us.
+const SETTLED: [&str; 2] = ["content-length", "expect"];
+
 /// What begins like this was said by a proxy, or by somebody who pretends to be one.
 const FORWARDED: &[u8] = b"x-forwarded-";
 
@@ -136,7 +159,14 @@ mod tests {
         let fields = &request.head.fields;
         let trace = TraceContext::adopt_or_start(fields.all("traceparent"), fields.all("tracestate"), &fresh());
         let origin = Origin::of([192, 0, 2, 1].into());
-        let forwarded = Forwarded { request: &request, origin, correlation: &correlation, trace: &trace, whole_answer };
+        let forwarded = Forwarded {
+            request: &request,
+            origin,
+            correlation: &correlation,
+            trace: &trace,
+            whole_answer,
+            untouched: false,
+        };
         let mut head = format!("{} {} HTTP/1.1\r\n", forwarded.method(), forwarded.target()).into_bytes();
         forwarded.fields(&mut |name, value| head.extend_from_slice(&[name, b": ", value, b"\r\n"].concat()));
         String::from_utf8(head).unwrap() + "\r\n"

@@ -39,6 +39,11 @@ impl Generation {
         self.number
     }
 
+    /// When it came into use.
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
     /// Remembers what is wrong with the config as it is now; nothing when it is this one again.
     pub fn reject(&self, complaints: Arc<[Complaint]>) {
         *self.rejected() = complaints;

@@ -130,6 +130,18 @@ impl Ask for Asking<'_> {
         first
     }
 
+    fn first_here(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial> {
+        self.memory.replays.first_now(&key, time)
+    }
+
+    fn standing_here(&self, token: TokenDigest, text: &[u8]) -> Standing {
+        let standing = self.memory.revocations.standing_here(&token, text);
+        if standing == Standing::Alive {
+            self.memory.revocations.saw(token);
+        }
+        standing
+    }
+
     async fn standing(&self, token: TokenDigest, text: &[u8]) -> Result<Standing, Denial> {
         let standing = self.memory.revocations.standing(&token, text).await?;
         if standing == Standing::Alive {

@@ -7,6 +7,7 @@
 //! Each step leaves with a [`Denial`]; only a [`Permit`] leads to the PAM. The answer is in hand, and the token dead,
 //! before the first byte of it goes to the caller.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -29,12 +30,13 @@ use crate::denial::Denial;
 use crate::dialect::answer::{Effect, Ending};
 use crate::event::{Decision, Event};
 use crate::fields::Fields;
-use crate::gate::{Gate, Permit, Trail};
+use crate::gate::{Ends, Gate, Permit, Trail};
 use crate::log::{Log, timestamp};
 use crate::metrics::{Levels, Metrics};
 use crate::moment::Moment;
 use crate::origin::{Origin, TrustedProxies, Unreadable};
 use crate::rate::Rates;
+use crate::readiness::Readiness;
 use crate::request::{Head, HeadFault, Method, Peer, Reply, ReplyBody, Request, Whence};
 use crate::revocation::presumed::Presumed;
 use crate::revocation::sightings::Sightings;
@@ -54,6 +56,7 @@ pub struct Portcullis {
     trusted_proxies: TrustedProxies,
     limits: Limits,
     drain: Drain,
+    readiness: Readiness,
     admin_keys: Option<AdminKeys>,
     memory: Memory,
     /// Requests that are with the PAM.
@@ -65,6 +68,8 @@ pub struct Portcullis {
 /// What is kept of a request until its reply has been sent.
 pub struct Record {
     event: Event,
+    /// Whom the request claims to come from, if nobody was proven.
+    suspect: Option<Box<str>>,
     start: Instant,
     unsettled: Option<Ticket>,
     /// Given back when the reply has been sent.
@@ -164,12 +169,14 @@ impl Portcullis {
                 token_key,
                 learns: settings.revocation.learn.is_some(),
                 largest_body: settings.limits.body,
+                modes: settings.modes,
             },
             upstream,
             certificates,
             trusted_proxies: settings.trusted_proxies,
             limits: settings.limits,
             drain: settings.drain,
+            readiness: Readiness::default(),
             admin_keys: settings.admin_keys,
             memory,
             places,
@@ -230,6 +237,7 @@ impl Portcullis {
             locked_out: self.memory.lockouts.count(Moment::now()),
             expiries: self.certificates.expiries(),
             certificates_stale: self.certificates.are_stale(),
+            unenforced: self.gate.modes.unenforced(self.gate.callers.iter().count()),
             config: self.generation.levels(),
             log_dropped: self.log.dropped(),
         })
@@ -249,6 +257,7 @@ impl Portcullis {
         let callers: Vec<&str> = self.gate.callers.iter().map(|caller| &*caller.name).collect();
         let mut status = serde_json::json!({
             "config": self.generation.status(),
+            "readiness": self.readiness(),
             "version": env!("CARGO_PKG_VERSION"),
             "dialect": &*self.gate.dialect.name,
             "callers": callers,
@@ -273,6 +282,33 @@ impl Portcullis {
         status
     }
 
+    /// Whether it is safe to enforce what is not, by what was seen.
+    fn readiness(&self) -> serde_json::Value {
+        let callers = self.gate.callers.iter().map(|caller| &*caller.name);
+        self.readiness.report(callers, &self.gate.modes, self.generation.since())
+    }
+
+    /// Says in the log what is not enforced, where something is not.
+    pub fn tell_modes(&self) {
+        let modes = &self.gate.modes;
+        if modes.are_strict() {
+            return;
+        }
+        let named = |caller: usize| self.gate.callers.at(caller).map(|caller| caller.name.clone());
+        let callers: BTreeMap<_, _> =
+            modes.callers.iter().filter_map(|(caller, mode)| Some((named(*caller)?, mode.as_str()))).collect();
+        let checks: BTreeMap<_, _> = modes.checks.iter().map(|(check, mode)| (check.as_str(), mode.as_str())).collect();
+        let routes: BTreeMap<_, _> = modes.routes.iter().map(|(route, mode)| (route, mode.as_str())).collect();
+        let about = serde_json::json!({
+            "mode": modes.all.as_str(),
+            "checks": checks,
+            "routes": routes,
+            "callers": callers,
+            "hint": "requests that should be refused reach the PAM; `portcullis readiness` says what keeps you from enforcing",
+        });
+        self.log.note("warn", "not_enforced", &about);
+    }
+
     /// True when every check can be answered.
     pub fn is_ready(&self) -> bool {
         self.memory.revocations.is_ready()
@@ -294,9 +330,11 @@ impl Portcullis {
     ) -> Result<Reply, Denial> {
         // A proxy that names nobody calls for everybody.
         if !self.trusted_proxies.contain(whence.origin.client) && !self.trusted_proxies.announce(whence.origin.client) {
-            self.memory.rate_of_address(whence.origin.client, &self.limits)?;
+            let rate = self.memory.rate_of_address(whence.origin.client, &self.limits);
+            self.gate.weigh(&mut course.trail, rate)?;
         }
-        let entry = self.gate.enter(&head)?;
+        let entry = self.gate.weigh(&mut course.trail, self.gate.enter(&head))?;
+        self.gate.fits(&head)?;
         let body = body.read(self.limits.body, self.limits.body_timeout).await.map_err(Denial::from)?;
         let request = Request { head, body };
 
@@ -335,9 +373,16 @@ impl Portcullis {
         stamps: &Stamps,
         permit: &Permit<'_>,
     ) -> Result<Answer, Denial> {
-        let must_hold = permit.ends.is_some();
+        let must_hold = permit.ends.as_ref().is_some_and(|ends| ends.firm);
         let (correlation, trace) = (&stamps.correlation, &stamps.trace);
-        let forwarded = forward::Forwarded { request, origin, correlation, trace, whole_answer: must_hold };
+        let forwarded = forward::Forwarded {
+            request,
+            origin,
+            correlation,
+            trace,
+            whole_answer: must_hold,
+            untouched: permit.untouched,
+        };
         let manner = Manner { head_request: request.head.method == Method::Head, must_hold };
         let exchanged = self.upstream.exchange(&forwarded, request.body.clone(), manner).await;
         exchanged.map_err(|failure| match failure.sent {
@@ -355,17 +400,8 @@ impl Portcullis {
         stamps: &Stamps,
         course: &mut Course<'_>,
     ) -> Result<Reply, Denial> {
-        if let (Some((token, room)), Some(ending)) = (permit.ends, &permit.route.retires) {
-            let AnswerBody::Whole(body) = &answer.body else { return Err(Denial::Internal) };
-            match ending.judge(answer.status, &answer.fields, body) {
-                Effect::Ends => {
-                    course.retired = true;
-                    self.memory.revocations.end(room, token, permit.route.grace).await?;
-                }
-                Effect::Stays => {}
-                // It may have ended the token, and the caller would believe so. Without certainty it does not go out.
-                Effect::Unreadable => return Err(Denial::AnswerUnreadable),
-            }
+        if let Some(ends) = permit.ends {
+            course.retired = self.retire(ends, &answer).await?;
         }
         if let Some(presumption) = permit.teaches.filter(|_| !course.retired) {
             course.taught = self.learn(presumption, &answer);
@@ -389,6 +425,29 @@ impl Portcullis {
             (None, _) => {}
         }
         Ok(Reply { status: answer.status, fields, body, last: false })
+    }
+
+    /// Records that an answer ended its token, if it did.
+    async fn retire(&self, ends: Ends<'_>, answer: &Answer) -> Result<bool, Denial> {
+        let Ends { token, ending, grace, room, firm } = ends;
+        let effect = match &answer.body {
+            AnswerBody::Whole(body) => ending.judge(answer.status, &answer.fields, body),
+            AnswerBody::Stream(_) if firm => return Err(Denial::Internal),
+            AnswerBody::Stream(_) => Effect::Unreadable,
+        };
+        match effect {
+            Effect::Ends if firm => self.memory.revocations.end(room, token, grace).await.map(|()| true),
+            Effect::Ends => {
+                // Whoever only watches must not make anybody wait for a disk or a store.
+                let revocations = Arc::clone(&self.memory.revocations);
+                tokio::spawn(async move { revocations.end(room, token, grace).await });
+                Ok(true)
+            }
+            Effect::Stays => Ok(false),
+            // It may have ended the token, and the caller would believe so. Without certainty it does not go out.
+            Effect::Unreadable if firm => Err(Denial::AnswerUnreadable),
+            Effect::Unreadable => Ok(false),
+        }
     }
 
     /// Believes an answer that calls its token expired or unknown. One that is too large, encoded or odd teaches nothing:
@@ -429,6 +488,8 @@ impl Portcullis {
         start: Instant,
     ) -> Record {
         let caller = course.trail.caller.and_then(|caller| self.gate.callers.at(caller));
+        let suspect = course.trail.suspect.and_then(|suspect| self.gate.callers.at(suspect));
+        let suspect = suspect.filter(|_| caller.is_none()).map(|suspect| suspect.name.clone());
         let key = caller.zip(course.trail.key).and_then(|(caller, key)| caller.keys.get(key));
         let decision = match (course.forwarded, course.settled) {
             (false, _) => Decision::Refused,
@@ -449,6 +510,7 @@ impl Portcullis {
             correlation_id: stamps.correlation.as_str().to_owned(),
             trace_id: String::from_utf8_lossy(&stamps.trace.trace_id()).into_owned(),
             token: course.trail.token,
+            would_refuse: course.trail.would_refuse,
             retired: course.retired,
             taught: course.taught,
             total: Duration::ZERO,
@@ -456,7 +518,7 @@ impl Portcullis {
             upstream: course.upstream,
             delivered: true,
         };
-        Record { event, start, unsettled: course.unsettled, _place: course.place }
+        Record { event, suspect, start, unsettled: course.unsettled, _place: course.place }
     }
 }
 
@@ -509,6 +571,11 @@ impl Serve for Portcullis {
         record.event.delivered = sent == Sent::Whole;
         if let (Sent::Whole, Some(ticket)) = (sent, record.unsettled.take()) {
             ticket.settle();
+        }
+        if !self.gate.modes.are_strict() {
+            let caller = record.suspect.as_deref().unwrap_or(&record.event.caller);
+            let refused = record.event.denial.iter().filter(|_| record.event.decision == Decision::Refused);
+            self.readiness.count(caller, record.event.would_refuse.iter().chain(refused), SystemTime::now());
         }
         self.metrics.count(&record.event);
         self.log.line(&record.event);

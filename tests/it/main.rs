@@ -44,6 +44,7 @@ mod reload;
 mod revocation;
 mod rolling;
 mod settlement;
+mod shadow;
 mod sharing;
 mod store_access;
 mod store_faults;

@@ -137,7 +137,7 @@ async fn status_shows_what_runs_and_nothing_else() {
     assert_eq!(status["replays"], serde_json::json!({ "remembered": 0 }));
     assert_eq!(keys(&status["config"]), ["generation", "rejected", "since"]);
     assert_eq!((&status["config"]["generation"], &status["config"]["rejected"]), (&1.into(), &serde_json::json!([])));
-    assert_eq!(keys(&status), ["callers", "config", "dialect", "replays", "revocations", "version"]);
+    assert_eq!(keys(&status), ["callers", "config", "dialect", "readiness", "replays", "revocations", "version"]);
 }
 
 #[tokio::test]

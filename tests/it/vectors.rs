@@ -11,6 +11,7 @@ use portcullis::credential::replay::{ReplayKey, Replays, Ticket};
 use portcullis::denial::Denial;
 use portcullis::dialect::{self, Overrides};
 use portcullis::gate::{Ask, Gate, Trail};
+use portcullis::mode::Modes;
 use portcullis::origin::Origin;
 use portcullis::request::{Head, HeadLimits, Whence};
 use portcullis::revocation::{Revocations, Room};
@@ -232,7 +233,7 @@ impl Vector {
         let settings = load(&config, "127.0.0.1:1", &[]).unwrap();
         let largest_body = settings.limits.body;
         let (dialect, callers, token_key) = (settings.dialect, settings.callers, settings.digest_key);
-        Gate { dialect, callers, token_key, learns: false, largest_body }
+        Gate { dialect, callers, token_key, learns: false, largest_body, modes: Modes::default() }
     }
 
     /// A whole Portcullis, for which the moment of signing is not too long ago.
@@ -270,7 +271,7 @@ impl Vector {
         let request = portcullis::request::Request { head, body: request.body.clone().into() };
         let mut trail = Trail::default();
         let whence = Whence { origin: Origin::of([127, 0, 0, 1].into()), names: &Names::default() };
-        gate.admit(entry, &request, whence, now, &mut trail, &Alone::default()).await?;
+        gate.admit(Some(entry), &request, whence, now, &mut trail, &Alone::default()).await?;
         Ok(trail.key)
     }
 
@@ -314,6 +315,14 @@ impl Ask for Alone {
 
     async fn first(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial> {
         self.replays.first(key, time).await
+    }
+
+    fn first_here(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial> {
+        self.replays.first_now(&key, time)
+    }
+
+    fn standing_here(&self, _: TokenDigest, _: &[u8]) -> Standing {
+        Standing::Alive
     }
 
     async fn standing(&self, _: TokenDigest, _: &[u8]) -> Result<Standing, Denial> {
