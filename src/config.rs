@@ -23,7 +23,9 @@ use self::sources::{Files, Sources};
 use crate::admin::key::AdminKeys;
 use crate::credential::{Caller, Callers};
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
+use crate::event::EVERY;
 use crate::lockout::LockoutRule;
+use crate::log::LogRules;
 use crate::mode::Modes;
 use crate::network::Network;
 use crate::origin::TrustedProxies;
@@ -80,6 +82,8 @@ pub struct Settings {
     pub modes: Modes,
     /// How it stops.
     pub drain: Drain,
+    /// Which requests have a line in the log.
+    pub log: LogRules,
     /// Threads that serve; 0 for one a core.
     pub threads: usize,
     /// What cannot change while it runs.
@@ -282,6 +286,7 @@ fn settings(
     };
     let drain_timeout = duration(&mut drain, "timeout", Duration::from_secs(30), complaints);
     drain.finish(complaints);
+    let log = log_rules(table.section("log", complaints), complaints);
 
     let callers = caller::callers(table, dialect.as_ref(), sources, &digest_key, asks_for_certificates, complaints);
     let modes = modes::modes(table, dialect.as_ref(), callers.iter().map(|read| read.mode), complaints);
@@ -310,6 +315,7 @@ fn settings(
         replay_shared: replay_shared.is_none_or(|shared| shared.value),
         modes,
         drain: Drain { delay: drain_delay, timeout: drain_timeout },
+        log,
         threads: threads.unwrap_or(0),
         fixed,
     })
@@ -378,6 +384,15 @@ fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
     };
     table.finish(complaints);
     (limits, held)
+}
+
+fn log_rules(mut table: Table, complaints: &mut Complaints) -> LogRules {
+    let rules = LogRules {
+        sample: table.percentage("sample", complaints).map_or(EVERY, |share| share.value),
+        refusals_per_second: bounded(&mut table, "refusals_per_second", 1, 100, complaints),
+    };
+    table.finish(complaints);
+    rules
 }
 
 fn lockout(mut table: Table, complaints: &mut Complaints) -> Option<LockoutRule> {

@@ -58,15 +58,26 @@ pub struct Callers {
     users: HashMap<Box<str>, usize>,
     /// The callers with a user, to be measured against when a user is unknown.
     stand_ins: Vec<usize>,
-    bearers: HashMap<SecretDigest, usize>,
+    bearers: HashMap<SecretDigest, (usize, SecretAt)>,
     key_ids: HashMap<Box<str>, usize>,
     digest_key: DigestKey,
 }
 
+/// Which of a caller's credentials a request proves itself with, by its place in the config from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretAt {
+    /// A password that is known in plain.
+    Password(usize),
+    /// A password that is known as a hash.
+    PasswordHash(usize),
+    /// A bearer key.
+    Bearer(usize),
+}
+
 /// What a credential says.
 pub enum Identity {
-    /// It is this caller's.
-    Known(usize),
+    /// It is this caller's, by this secret.
+    Known(usize, SecretAt),
     /// It is this caller's if the password matches a hash.
     IfPassword(usize, PasswordQuestion),
     /// It is nobody's, but a hash must be computed all the same before saying so.
@@ -81,8 +92,10 @@ impl Callers {
             callers.iter().enumerate().filter_map(|(at, caller)| Some((basic(caller)?, at))).collect();
         let stand_ins =
             (0..callers.len()).filter(|&at| callers.get(at).is_some_and(|one| one.basic.is_some())).collect();
-        let bearers =
-            callers.iter().enumerate().flat_map(|(at, caller)| caller.bearer.iter().map(move |key| (*key, at)));
+        let bearers = callers.iter().enumerate().flat_map(|(at, caller)| {
+            let numbered = caller.bearer.iter().enumerate();
+            numbered.map(move |(number, key)| (*key, (at, SecretAt::Bearer(number))))
+        });
         let bearers = bearers.collect();
         let key_ids = callers.iter().enumerate().map(|(at, caller)| (caller.key_id.clone(), at)).collect();
         Callers { callers, users, stand_ins, bearers, key_ids, digest_key }
@@ -119,7 +132,8 @@ impl Callers {
                 // Found by keyed digest: the look-up's time depends on bytes no one outside can choose, and the table
                 // compares whole digests in constant time.
                 let digest = self.digest_key.digest(Purpose::Credential, &key);
-                self.bearers.get(&digest).map(|&at| Identity::Known(at)).ok_or(Denial::CredentialWrong)
+                let found = self.bearers.get(&digest).ok_or(Denial::CredentialWrong)?;
+                Ok(Identity::Known(found.0, found.1))
             }
             Authorization::Basic(basic) => self.identify_user(&basic),
         }
@@ -132,9 +146,11 @@ impl Callers {
         let subject = known.or_else(|| self.stand_in(basic.user())).ok_or(Denial::CredentialWrong)?;
         let secrets = self.callers.get(subject).and_then(|caller| caller.basic.as_ref()).ok_or(Denial::Internal)?;
         let given = self.digest_key.digest(Purpose::Credential, basic.password().as_bytes());
-        let plain = secrets.plain.iter().fold(false, |any, digest| (*digest == given) | any);
-        if plain && known.is_some() {
-            return Ok(Identity::Known(subject));
+        // Each one, also after a match: only who is right learns in time which of the secrets it was.
+        let numbered = secrets.plain.iter().enumerate();
+        let plain = numbered.fold(None, |found, (at, digest)| if *digest == given { Some(at) } else { found });
+        if let (Some(at), Some(_)) = (plain, known) {
+            return Ok(Identity::Known(subject, SecretAt::Password(at)));
         }
         if secrets.hashed.is_empty() {
             return Err(Denial::CredentialWrong);
@@ -152,6 +168,11 @@ impl Callers {
             Some(caller) => Identity::IfPassword(caller, question),
             None => Identity::Nobody(question),
         })
+    }
+
+    /// What tells one stored hash from another when a config is read anew.
+    pub fn mark(&self, hash: &StoredHash) -> SecretDigest {
+        self.digest_key.digest(Purpose::Credential, hash.text().as_bytes())
     }
 
     /// The user that a request claims to be, rightly or not.

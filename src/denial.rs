@@ -4,6 +4,8 @@
 //! whether the user, the password or the signature was wrong. Every `match` here is without a `_` arm: who adds a denial
 //! decides what it discloses.
 
+mod every;
+
 use crate::json::JsonFault;
 use crate::request::HeadFault;
 use crate::upstream::FailureKind;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
+use crate::credential::SecretAt;
 use crate::denial::Denial;
 use crate::token::TokenDigest;
 
@@ -51,6 +52,23 @@ pub struct Event {
     pub upstream: Option<Duration>,
     /// The caller got the whole reply.
     pub delivered: bool,
+    /// Where names stand in the config that it was served by.
+    pub indices: Indices,
+    /// Of a million such requests, how many have a line, if nothing about them is worth one.
+    pub sample: u32,
+}
+
+/// Where what is named stands in its config, so that it is counted without looking names up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indices {
+    /// Among the dialect's routes.
+    pub route: Option<usize>,
+    /// Among the callers.
+    pub caller: Option<usize>,
+    /// Among the caller's credentials.
+    pub secret: Option<SecretAt>,
+    /// Among the caller's signing keys.
+    pub key: Option<usize>,
 }
 
 /// What was decided about a request.
@@ -76,6 +94,20 @@ impl Decision {
 }
 
 impl Event {
+    /// True when it is one of those that the log leaves out: admitted, went well, ended no token, and drawn by its trace id,
+    /// as OpenTelemetry draws what it samples: by the last 56 bits, which are random.
+    pub fn is_sampled_out(&self) -> bool {
+        let bits = self.trace_id.get(self.trace_id.len().saturating_sub(14)..).unwrap_or_default();
+        let drawn = u64::from_str_radix(bits, 16).unwrap_or(u64::MAX);
+        let left_out = u64::from(EVERY.saturating_sub(self.sample));
+        self.is_routine() && drawn < (left_out << 36) / u64::from(EVERY) << 20
+    }
+
+    fn is_routine(&self) -> bool {
+        let went_well = self.denial.is_none() && self.status < 500 && self.delivered;
+        went_well && self.decision == Decision::Admitted && !self.retired && !self.taught
+    }
+
     /// `info` for what went well, `warn` for what a caller did wrong, `error` for what went wrong here or at the PAM.
     pub fn level(&self) -> &'static str {
         match self.status {
@@ -130,6 +162,9 @@ impl Serialize for Event {
         if !self.delivered {
             map.serialize_entry("delivered", &false)?;
         }
+        if self.is_routine() && self.sample < EVERY {
+            map.serialize_entry("sample_rate", &(f64::from(self.sample) / f64::from(EVERY)))?;
+        }
         map.end()
     }
 }
@@ -143,6 +178,8 @@ impl Serialize for Denial {
         map.end()
     }
 }
+/// The sample that leaves nothing out.
+pub const EVERY: u32 = 1_000_000;
 
 /// Microseconds are as fine as the clock is worth.
 fn seconds(duration: Duration) -> f64 {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::credential::password::PasswordQuestion;
 use crate::credential::replay::{ReplayKey, Ticket};
-use crate::credential::{Caller, Callers, Identity};
+use crate::credential::{Caller, Callers, Identity, SecretAt};
 use crate::denial::{Check, Denial};
 use crate::dialect::Dialect;
 use crate::dialect::answer::Ending;
@@ -25,12 +25,12 @@ use crate::token::{Standing, TokenDigest};
 
 /// The questions the gate leaves open.
 pub trait Ask: Sync {
-    /// Does the password match one of the hashes? Goes with whom the request claims to come from.
+    /// Which of the hashes does the password match? Goes with whom the request claims to come from.
     fn password(
         &self,
         question: PasswordQuestion,
         claim: SecretDigest,
-    ) -> impl Future<Output = Result<bool, Denial>> + Send;
+    ) -> impl Future<Output = Result<Option<usize>, Denial>> + Send;
     /// Is this signed message new? The ticket keeps it so until the PAM has answered.
     fn first(&self, key: ReplayKey, time: Duration) -> impl Future<Output = Result<Ticket, Denial>> + Send;
     /// The same without waiting for anybody: neither for the fate of an earlier copy nor for other replicas.
@@ -72,6 +72,8 @@ pub struct Trail<'g> {
     pub route: Option<&'g Route>,
     /// The caller's index, once proven.
     pub caller: Option<usize>,
+    /// Which of the caller's credentials it was.
+    pub secret: Option<SecretAt>,
     /// The index of the caller's key that signed.
     pub key: Option<usize>,
     /// The player token's digest, once it has the right shape.
@@ -272,7 +274,7 @@ impl Gate {
         // 3. Credential: before the signature, since it says whose secret that must have been made with.
         if self.makes(Check::Credential, trail) {
             let by_credential = self.prove_credential(view, ask).await;
-            trail.caller = self.weigh(trail, by_credential)?.flatten();
+            (trail.caller, trail.secret) = self.weigh(trail, by_credential)?.flatten().unzip();
         }
 
         // 4. Signature: before anything is believed that it protects, the timestamp and the token above all.
@@ -353,15 +355,15 @@ impl Gate {
         self.token_key.digest(Purpose::Claim, &text)
     }
 
-    async fn prove_credential(&self, view: &View<'_>, ask: &impl Ask) -> Result<Option<usize>, Denial> {
+    async fn prove_credential(&self, view: &View<'_>, ask: &impl Ask) -> Result<Option<(usize, SecretAt)>, Denial> {
         if self.dialect.credential.is_empty() {
             return Ok(None);
         }
         match self.callers.identify(&view.request.head.fields, &self.dialect.credential)? {
-            Identity::Known(caller) => Ok(Some(caller)),
+            Identity::Known(caller, secret) => Ok(Some((caller, secret))),
             Identity::IfPassword(caller, question) => match ask.password(question, self.claim(view)).await? {
-                true => Ok(Some(caller)),
-                false => Err(Denial::CredentialWrong),
+                Some(at) => Ok(Some((caller, SecretAt::PasswordHash(at)))),
+                None => Err(Denial::CredentialWrong),
             },
             Identity::Nobody(question) => {
                 ask.password(question, self.claim(view)).await?;

@@ -146,6 +146,19 @@ pub enum JsonFault {
 }
 
 impl JsonFault {
+    /// All there are.
+    pub const ALL: [JsonFault; 9] = [
+        JsonFault::NotUtf8,
+        JsonFault::ByteOrderMark,
+        JsonFault::Syntax,
+        JsonFault::TrailingBytes,
+        JsonFault::Unrepresentable,
+        JsonFault::DuplicateKey,
+        JsonFault::TwinKey,
+        JsonFault::KeyControlCharacter,
+        JsonFault::TooDeep,
+    ];
+
     /// A fixed word for logs and labels.
     pub fn as_str(self) -> &'static str {
         match self {

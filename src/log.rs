@@ -2,6 +2,16 @@
 //!
 //! A request never waits for the log. When whoever reads it is too slow, lines are dropped and counted, because the
 //! alternative is to stop serving payouts for the sake of a line.
+//!
+//! ```text
+//! log/events    what happened, beside requests: every event there is, and what to do about it
+//! log/requests  which requests have a line of their own
+//! log/bursts    what is told now, later and not at all
+//! ```
+
+pub mod bursts;
+pub mod events;
+pub mod requests;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -15,6 +25,15 @@ use serde::ser::{SerializeMap, Serializer};
 /// A moment as every line has it: RFC 3339 in UTC, with microseconds.
 pub fn timestamp(at: SystemTime) -> String {
     humantime::format_rfc3339_micros(at).to_string()
+}
+
+/// Which requests have a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRules {
+    /// Of a million admitted requests that went well.
+    pub sample: u32,
+    /// Refused requests with one reason, caller and address that have their own line within a second.
+    pub refusals_per_second: u32,
 }
 
 /// Where lines go. Cloning gives another sender to the same writer.

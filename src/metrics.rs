@@ -1,60 +1,73 @@
 //! What Prometheus scrapes. Labels come from the config and from closed sets, never from a request.
+//!
+//! ```text
+//! metrics/catalogue   every metric: name, type, labels, meaning, and what to do about it   ← start here
+//! metrics/cells       what is counted in
+//! metrics/traffic     counts by the names of a config, which outlive it
+//! metrics/secrets     how often and when each secret was used
+//! metrics/decisions   counts by check and reason
+//! metrics/exchanges   counts of exchanges that failed
+//! metrics/vitals      what the kernel knows of this process
+//! metrics/exposition  the page
+//! metrics/reference   config/metrics.md, made from the catalogue
+//! ```
 
-use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-};
+pub mod catalogue;
+pub mod cells;
+mod decisions;
+mod exchanges;
+pub mod exposition;
+pub mod reference;
+mod secrets;
+mod traffic;
+mod vitals;
 
+use std::sync::Arc;
+
+use self::catalogue as all;
+use self::cells::{Counter, Gauge, Histogram};
+use self::decisions::{REPLAYS, Reasons};
+use self::exchanges::Exchanges;
+use self::exposition::Exposition;
+pub use self::traffic::Traffic;
+use self::traffic::{Generations, STATUSES};
+use self::vitals::Vitals;
 use crate::admin::order::Call;
+use crate::credential::Callers;
 use crate::denial::{Check, Denial};
 use crate::dialect::Dialect;
 use crate::event::{Decision, Event};
 use crate::proxy::{HandshakeFault, Refused};
 use crate::revocation::feed::Condition;
 use crate::tls::Expiry;
+use crate::upstream::{Counts, End};
 
-/// All metrics of a process.
+/// All metrics of a process, over all generations of its config.
 pub struct Metrics {
-    registry: Registry,
-    requests: IntCounterVec,
-    decisions: IntCounterVec,
-    duration: HistogramVec,
+    generations: Generations,
+    admitted: Counter,
+    settled: Counter,
+    refusals: Reasons,
+    /// What was let pass, and would have been refused.
+    watched: Reasons,
     own: Histogram,
     upstream: Histogram,
-    upstream_errors: IntCounterVec,
+    exchanges: Exchanges,
+    undelivered: Counter,
     /// Requests being served.
-    pub in_flight: IntGauge,
-    upstream_in_flight: IntGauge,
+    pub in_flight: Gauge,
     /// Requests that met a fault of ours.
-    pub panics: IntCounter,
+    pub panics: Counter,
     /// Connections from callers.
-    pub connections: IntGauge,
-    handshakes_failed: IntCounterVec,
-    certificate_expiry: IntGaugeVec,
-    certificates_stale: IntGauge,
-    refused: IntCounterVec,
-    revocations: IntGauge,
-    revocation_capacity: IntGauge,
-    nearly_full: IntGauge,
-    presumed: IntGauge,
-    taught: IntCounter,
-    ended: IntCounterVec,
-    admin_calls: IntCounterVec,
-    sightings: IntGauge,
-    sightings_missed: IntGauge,
-    journal_failing: IntGauge,
-    store_away: IntGauge,
-    lag: Gauge,
-    unpublished: IntGauge,
-    resyncs: IntGauge,
-    unreadable: IntGauge,
-    unenforced: IntGaugeVec,
-    config_generation: IntGauge,
-    reload_successful: IntGauge,
-    reloaded: IntGauge,
-    replays: IntGauge,
-    locked_out: IntGauge,
-    log_dropped: IntGauge,
+    pub connections: Gauge,
+    /// Connections to the PAM.
+    pub upstream_connections: Arc<Counts>,
+    unserved: Vec<(Refused, Counter)>,
+    handshakes: Vec<(HandshakeFault, Counter)>,
+    ended_by_answer: Counter,
+    ended_by_operator: Counter,
+    presumptions: Counter,
+    admin_calls: Vec<(Call, Outcome, Counter)>,
 }
 
 /// What is not counted as it happens, but looked up when somebody asks.
@@ -89,6 +102,12 @@ pub struct Levels {
     pub config: ConfigLevels,
     /// Log lines dropped.
     pub log_dropped: u64,
+    /// Lines that sampling left out, and those that stand in a line for many.
+    pub log_left_out: (u64, u64),
+    /// Passwords being verified, and waiting.
+    pub passwords: (usize, usize),
+    /// Connections to the PAM that are there, over HTTP/1.1 and HTTP/2.
+    pub pooled: [usize; 2],
 }
 
 /// Which config is in use.
@@ -132,316 +151,226 @@ impl Outcome {
     }
 }
 
-impl Metrics {
-    /// Registers everything; label values that are known now start at zero.
-    pub fn new() -> Result<Metrics, prometheus::Error> {
-        let registry = Registry::new();
-        let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-        let metrics = Metrics {
-            requests: IntCounterVec::new(
-                Opts::new("portcullis_requests_total", "Requests answered, by route, caller and status of the reply."),
-                &["route", "caller", "status"],
-            )?,
-            decisions: IntCounterVec::new(
-                Opts::new(
-                    "portcullis_decisions_total",
-                    "Requests decided, by the check that decided, outcome and reason.",
-                ),
-                &["check", "outcome", "reason"],
-            )?,
-            duration: HistogramVec::new(
-                seconds("portcullis_request_duration_seconds", "From the head of a request to the end of its reply."),
-                &["route"],
-            )?,
-            own: Histogram::with_opts(seconds(
-                "portcullis_own_duration_seconds",
-                "Time a request spent in Portcullis itself, without the PAM's time and the caller's.",
-            ))?,
-            upstream: Histogram::with_opts(seconds(
-                "portcullis_upstream_duration_seconds",
-                "From handing a request to the PAM to its answer, or to the end of waiting for one.",
-            ))?,
-            upstream_errors: IntCounterVec::new(
-                Opts::new("portcullis_upstream_errors_total", "Exchanges with the PAM that came to no usable answer."),
-                &["reason"],
-            )?,
-            in_flight: IntGauge::new("portcullis_requests_in_flight", "Requests being served.")?,
-            upstream_in_flight: IntGauge::new(
-                "portcullis_upstream_in_flight",
-                "Requests that are with the PAM, of the limits.in_flight that may be.",
-            )?,
-            panics: IntCounter::new(
-                "portcullis_panics_total",
-                "Requests answered with 500 since a fault in Portcullis broke them off.",
-            )?,
-            connections: IntGauge::new("portcullis_connections", "Connections from callers.")?,
-            handshakes_failed: IntCounterVec::new(
-                Opts::new("portcullis_tls_handshakes_failed_total", "Connections that ended before TLS had begun."),
-                &["reason"],
-            )?,
-            certificate_expiry: IntGaugeVec::new(
-                Opts::new(
-                    "portcullis_certificate_expiry_timestamp_seconds",
-                    "When a certificate expires; of several in a file, the first.",
-                ),
-                &["certificate"],
-            )?,
-            certificates_stale: IntGauge::new(
-                "portcullis_certificates_stale",
-                "1 while files with certificates or keys are of no use and those from before are in use.",
-            )?,
-            refused: IntCounterVec::new(
-                Opts::new(
-                    "portcullis_connections_refused_total",
-                    "Connections and HTTP/2 streams that ended before there was a request that could be answered.",
-                ),
-                &["reason"],
-            )?,
-            revocations: IntGauge::new("portcullis_revocations_live", "Tokens that ended and are refused.")?,
-            revocation_capacity: IntGauge::new("portcullis_revocations_capacity", "Tokens that can be remembered.")?,
-            nearly_full: IntGauge::new(
-                "portcullis_revocations_nearly_full",
-                "1 when four fifths of the tokens that can be remembered are.",
-            )?,
-            ended: IntCounterVec::new(
-                Opts::new("portcullis_revocations_total", "Tokens that an answer of the PAM or an operator ended."),
-                &["cause"],
-            )?,
-            admin_calls: IntCounterVec::new(
-                Opts::new("portcullis_admin_calls_total", "Calls of operators, and what became of them."),
-                &["call", "outcome"],
-            )?,
-            sightings: IntGauge::new(
-                "portcullis_sightings_remembered",
-                "Tokens of which is known when they were first seen.",
-            )?,
-            sightings_missed: IntGauge::new(
-                "portcullis_sightings_unremembered",
-                "Sightings of tokens there was no place for.",
-            )?,
-            presumed: IntGauge::new(
-                "portcullis_revocations_presumed",
-                "Tokens refused for now since the PAM called them expired or unknown.",
-            )?,
-            taught: IntCounter::new(
-                "portcullis_revocations_presumed_total",
-                "Answers of the PAM that called a token expired or unknown and were believed.",
-            )?,
-            journal_failing: IntGauge::new(
-                "portcullis_revocation_journal_failing",
-                "1 while the journal of tokens that ended cannot be written.",
-            )?,
-            store_away: IntGauge::new(
-                "portcullis_revocation_store_away",
-                "1 while the store that replicas share does not answer.",
-            )?,
-            lag: Gauge::new(
-                "portcullis_revocation_lag_seconds",
-                "How far this replica is behind the log that replicas share.",
-            )?,
-            unpublished: IntGauge::new(
-                "portcullis_revocations_unpublished",
-                "Tokens whose end is not known to stand in the log that replicas share.",
-            )?,
-            resyncs: IntGauge::new(
-                "portcullis_revocation_resyncs",
-                "How often the log that replicas share had lost entries, which were then published again.",
-            )?,
-            unreadable: IntGauge::new(
-                "portcullis_revocation_entries_unreadable",
-                "Entries of the log that replicas share which could not be read.",
-            )?,
-            unenforced: IntGaugeVec::new(
-                Opts::new(
-                    "portcullis_check_not_enforced",
-                    "1 for a check that lets pass what fails it, for some caller or route.",
-                ),
-                &["check"],
-            )?,
-            config_generation: IntGauge::new(
-                "portcullis_config_generation",
-                "How many configs have been in use since the start, the one in use included.",
-            )?,
-            reload_successful: IntGauge::new(
-                "portcullis_config_last_reload_successful",
-                "0 while the config as it is now was refused and an older one is in use.",
-            )?,
-            reloaded: IntGauge::new(
-                "portcullis_config_last_reload_success_timestamp_seconds",
-                "When the config in use was loaded.",
-            )?,
-            replays: IntGauge::new("portcullis_replays_remembered", "Signed messages remembered.")?,
-            locked_out: IntGauge::new(
-                "portcullis_locked_out",
-                "Pairs of a claimed caller and an address that have failed too often.",
-            )?,
-            log_dropped: IntGauge::new(
-                "portcullis_log_lines_dropped",
-                "Log lines dropped since the reader was too slow.",
-            )?,
-            registry,
-        };
-        metrics.register()?;
-        for fault in HandshakeFault::ALL {
-            metrics.handshakes_failed.with_label_values(&[fault.as_str()]);
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let unserved = Refused::without_handshakes().map(|refused| (refused, Counter::default()));
+        let calls = Call::ALL.into_iter().flat_map(|call| Outcome::ALL.map(|outcome| (call, outcome)));
+        Metrics {
+            generations: Generations::default(),
+            admitted: Counter::default(),
+            settled: Counter::default(),
+            refusals: Reasons::all(),
+            watched: Reasons::all(),
+            own: Histogram::default(),
+            upstream: Histogram::default(),
+            exchanges: Exchanges::all(),
+            undelivered: Counter::default(),
+            in_flight: Gauge::default(),
+            panics: Counter::default(),
+            connections: Gauge::default(),
+            upstream_connections: Arc::default(),
+            unserved: unserved.collect(),
+            handshakes: HandshakeFault::ALL.map(|fault| (fault, Counter::default())).into(),
+            ended_by_answer: Counter::default(),
+            ended_by_operator: Counter::default(),
+            presumptions: Counter::default(),
+            admin_calls: calls.map(|(call, outcome)| (call, outcome, Counter::default())).collect(),
         }
-        for refused in Refused::without_handshakes() {
-            metrics.refused.with_label_values(&[refused.reason()]);
-        }
-        for decision in [Decision::Admitted, Decision::Settled] {
-            metrics.decisions.with_label_values(&["all", decision.as_str(), "ok"]);
-        }
-        for cause in [BY_ANSWER, BY_OPERATOR] {
-            metrics.ended.with_label_values(&[cause]);
-        }
-        for call in Call::ALL {
-            for outcome in Outcome::ALL {
-                metrics.admin_calls.with_label_values(&[call.as_str(), outcome.as_str()]);
-            }
-        }
-        Ok(metrics)
     }
+}
 
-    /// Begins to show what a config brings with it, from zero.
-    pub fn know(&self, dialect: &Dialect) {
-        for route in dialect.routes.iter() {
-            self.duration.with_label_values(&[&*route.name]);
-        }
+impl Metrics {
+    /// Begins to show what a config brings with it, from zero, and gives what its requests count in.
+    pub fn know(&self, dialect: &Dialect, callers: &Callers) -> Arc<Traffic> {
+        self.generations.begin(dialect, callers)
     }
 
     /// Counts what never became a request.
     pub fn count_refused(&self, refused: Refused) {
-        match refused {
-            Refused::Handshake(fault) => self.handshakes_failed.with_label_values(&[fault.as_str()]).inc(),
+        let unserved = self.unserved.iter().find(|(one, _)| one.reason() == refused.reason()).map(|(_, count)| count);
+        let handshake = match refused {
+            Refused::Handshake(fault) => self.handshakes.iter().find(|(one, _)| *one == fault).map(|(_, count)| count),
             Refused::Full(_) | Refused::Announcement(_) | Refused::Silent | Refused::HeadCut | Refused::Http2(_) => {
-                self.refused.with_label_values(&[refused.reason()]).inc()
+                None
             }
+        };
+        if let Some(count) = handshake.or(unserved) {
+            count.inc();
         }
     }
 
-    /// Counts a request that is done.
-    pub fn count(&self, event: &Event) {
-        let status = event.status.to_string();
-        self.requests.with_label_values(&[&*event.route, &*event.caller, &status]).inc();
-        self.duration.with_label_values(&[&*event.route]).observe(event.total.as_secs_f64());
-        self.own.observe(event.own.as_secs_f64());
+    /// Counts a request that is done, in what its config counts in.
+    pub fn count(&self, traffic: &Traffic, event: &Event) {
+        traffic.count(event);
+        self.own.observe(event.own);
         if let Some(upstream) = event.upstream {
-            self.upstream.observe(upstream.as_secs_f64());
+            self.upstream.observe(upstream);
         }
         match (event.decision, event.denial) {
-            (Decision::Refused, Some(denial)) => {
-                self.decisions.with_label_values(&[denial.check().as_str(), "refused", denial.reason()]).inc();
-            }
-            (decision, denial) => {
-                self.decisions.with_label_values(&["all", decision.as_str(), "ok"]).inc();
-                if let Some(
-                    failure @ (Denial::Unsent(_)
-                    | Denial::Upstream(_)
-                    | Denial::AnswerUnreadable
-                    | Denial::JournalFailed),
-                ) = denial
-                {
-                    self.upstream_errors.with_label_values(&[failure.reason()]).inc();
-                }
-            }
+            (Decision::Refused, Some(denial)) => self.refusals.count(denial),
+            (Decision::Settled, _) => self.settled.inc(),
+            (Decision::Admitted | Decision::Refused, _) => self.admitted.inc(),
         }
-        for denial in &event.would_refuse {
-            self.decisions.with_label_values(&[denial.check().as_str(), "would_refuse", denial.reason()]).inc();
+        if let (Decision::Admitted | Decision::Settled, Some(denial)) = (event.decision, event.denial) {
+            self.exchanges.count(denial);
         }
+        event.would_refuse.iter().for_each(|denial| self.watched.count(*denial));
         if event.retired {
-            self.ended.with_label_values(&[BY_ANSWER]).inc();
+            self.ended_by_answer.inc();
         }
         if event.taught {
-            self.taught.inc();
+            self.presumptions.inc();
+        }
+        if !event.delivered {
+            self.undelivered.inc();
         }
     }
 
     /// Counts tokens that an operator ended.
     pub fn count_ended_by_operator(&self, tokens: u64) {
-        self.ended.with_label_values(&[BY_OPERATOR]).inc_by(tokens);
+        self.ended_by_operator.add(tokens);
     }
 
     /// Counts a call of an operator.
     pub fn count_admin_call(&self, call: Call, outcome: Outcome) {
-        self.admin_calls.with_label_values(&[call.as_str(), outcome.as_str()]).inc();
+        let same = |(one, other, _): &&(Call, Outcome, Counter)| (*one, *other) == (call, outcome);
+        if let Some((_, _, count)) = self.admin_calls.iter().find(same) {
+            count.inc();
+        }
     }
 
     /// The exposition text, with the levels as they are now.
     pub fn text(&self, levels: Levels) -> Vec<u8> {
-        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.upstream_in_flight.set(signed(levels.upstream_in_flight));
-        self.revocations.set(signed(levels.revocations));
-        self.revocation_capacity.set(signed(levels.revocation_capacity));
-        self.nearly_full
-            .set((levels.revocations.saturating_mul(5) >= levels.revocation_capacity.saturating_mul(4)).into());
-        self.presumed.set(signed(levels.presumed));
-        self.journal_failing.set(levels.journal_failing.into());
-        self.store_away.set(levels.sharing.away.into());
-        self.lag.set(levels.sharing.lag);
-        self.unpublished.set(signed(levels.sharing.unpublished));
-        self.resyncs.set(signed(levels.sharing.resyncs));
-        self.unreadable.set(signed(levels.sharing.unreadable));
-        self.sightings.set(signed(levels.sightings));
-        self.sightings_missed.set(signed(levels.sightings_missed));
-        self.replays.set(signed(levels.replays));
-        self.locked_out.set(signed(levels.locked_out));
-        for expiry in levels.expiries {
-            self.certificate_expiry.with_label_values(&[expiry.certificate]).set(expiry.at);
+        let mut page = Exposition::default();
+        let traffic = self.show_traffic(&mut page);
+        self.show_decisions(&mut page);
+        page.one(&all::IN_FLIGHT, self.in_flight.value());
+        page.one(&all::UPSTREAM_IN_FLIGHT, levels.upstream_in_flight);
+        let mut passwords = page.family(&all::PASSWORDS);
+        passwords.sample(&["running"], levels.passwords.0);
+        passwords.sample(&["waiting"], levels.passwords.1);
+        self.show_exchanges(&mut page, levels.pooled);
+        self.show_connections(&mut page, &levels);
+        if let Some(traffic) = traffic {
+            show_secrets(&mut page, &traffic);
         }
-        self.certificates_stale.set(levels.certificates_stale.into());
+        self.show_revocations(&mut page, &levels);
+        page.one(&all::REPLAYS, levels.replays);
+        let mut replays = page.family(&all::REPLAYS_REFUSED);
+        REPLAYS.into_iter().for_each(|denial| replays.sample(&[denial.reason()], self.refusals.of(denial)));
+        page.one(&all::LOCKED_OUT, levels.locked_out);
+        let mut calls = page.family(&all::ADMIN_CALLS);
+        for (call, outcome, count) in &self.admin_calls {
+            calls.sample(&[call.as_str(), outcome.as_str()], count.value());
+        }
+        page.one(&all::PANICS, self.panics.value());
+        page.one(&all::LINES_DROPPED, levels.log_dropped);
+        page.one(&all::LINES_SAMPLED_OUT, levels.log_left_out.0);
+        page.one(&all::LINES_FOLDED, levels.log_left_out.1);
+        let mut unenforced = page.family(&all::UNENFORCED);
         for check in Check::WEIGHED {
-            self.unenforced.with_label_values(&[check.as_str()]).set(levels.unenforced.contains(&check).into());
+            unenforced.sample(&[check.as_str()], u8::from(levels.unenforced.contains(&check)));
         }
-        self.config_generation.set(signed(levels.config.generation));
-        self.reload_successful.set((!levels.config.rejected).into());
-        self.reloaded.set(levels.config.since);
-        self.log_dropped.set(signed(levels.log_dropped));
-        let mut text = Vec::new();
-        // Writing to memory cannot fail, and a metric that cannot be shown must not hide the others.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        text
+        page.one(&all::CONFIG_GENERATION, levels.config.generation);
+        page.one(&all::RELOAD_SUCCESSFUL, u8::from(!levels.config.rejected));
+        page.one(&all::RELOADED, levels.config.since);
+        page.family(&all::BUILD).sample(&[REVISION.unwrap_or("unknown"), env!("CARGO_PKG_VERSION")], 1_u8);
+        if let Some(vitals) = Vitals::now() {
+            vitals.show(&mut page);
+        }
+        page.into_bytes()
     }
 
-    fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 36] = [
-            Box::new(self.requests.clone()),
-            Box::new(self.decisions.clone()),
-            Box::new(self.duration.clone()),
-            Box::new(self.own.clone()),
-            Box::new(self.upstream.clone()),
-            Box::new(self.upstream_errors.clone()),
-            Box::new(self.in_flight.clone()),
-            Box::new(self.upstream_in_flight.clone()),
-            Box::new(self.panics.clone()),
-            Box::new(self.connections.clone()),
-            Box::new(self.handshakes_failed.clone()),
-            Box::new(self.certificate_expiry.clone()),
-            Box::new(self.certificates_stale.clone()),
-            Box::new(self.refused.clone()),
-            Box::new(self.revocations.clone()),
-            Box::new(self.revocation_capacity.clone()),
-            Box::new(self.nearly_full.clone()),
-            Box::new(self.ended.clone()),
-            Box::new(self.admin_calls.clone()),
-            Box::new(self.sightings.clone()),
-            Box::new(self.sightings_missed.clone()),
-            Box::new(self.presumed.clone()),
-            Box::new(self.taught.clone()),
-            Box::new(self.journal_failing.clone()),
-            Box::new(self.store_away.clone()),
-            Box::new(self.lag.clone()),
-            Box::new(self.unpublished.clone()),
-            Box::new(self.resyncs.clone()),
-            Box::new(self.unreadable.clone()),
-            Box::new(self.unenforced.clone()),
-            Box::new(self.config_generation.clone()),
-            Box::new(self.reload_successful.clone()),
-            Box::new(self.reloaded.clone()),
-            Box::new(self.replays.clone()),
-            Box::new(self.locked_out.clone()),
-            Box::new(self.log_dropped.clone()),
-        ];
-        all.into_iter().try_for_each(|metric| self.registry.register(metric))
+    fn show_traffic(&self, page: &mut Exposition) -> Option<Arc<Traffic>> {
+        let (totals, newest) = self.generations.totals();
+        let mut requests = page.family(&all::REQUESTS);
+        for ((caller, route), classes) in &totals.requests {
+            for (class, count) in STATUSES.into_iter().zip(classes) {
+                requests.sample(&[caller, route, class], *count);
+            }
+        }
+        let mut durations = page.family(&all::REQUEST_DURATION);
+        totals.durations.iter().for_each(|(route, duration)| durations.distribution(&[route], duration));
+        page.family(&all::OWN_DURATION).distribution(&[], &self.own.now());
+        page.family(&all::UPSTREAM_DURATION).distribution(&[], &self.upstream.now());
+        page.one(&all::UNDELIVERED, self.undelivered.value());
+        newest
+    }
+
+    fn show_decisions(&self, page: &mut Exposition) {
+        let mut decisions = page.family(&all::DECISIONS);
+        for (decision, count) in [(Decision::Admitted, &self.admitted), (Decision::Settled, &self.settled)] {
+            decisions.sample(&[ALL_CHECKS, ENFORCE, decision.as_str(), OK], count.value());
+        }
+        for (check, reason, count) in self.refusals.iter() {
+            decisions.sample(&[check.as_str(), ENFORCE, Decision::Refused.as_str(), reason], count);
+        }
+        for (check, reason, count) in self.watched.iter().filter(|(check, _, _)| Check::WEIGHED.contains(check)) {
+            decisions.sample(&[check.as_str(), SHADOW, WOULD_REFUSE, reason], count);
+        }
+    }
+
+    fn show_exchanges(&self, page: &mut Exposition, pooled: [usize; 2]) {
+        let mut errors = page.family(&all::UPSTREAM_ERRORS);
+        self.exchanges.iter().for_each(|(reason, sent, count)| errors.sample(&[reason, sent], count));
+        let protocols = ["http1", "http2"];
+        let mut connections = page.family(&all::UPSTREAM_POOLED);
+        protocols.iter().zip(pooled).for_each(|(protocol, count)| connections.sample(&[protocol], count));
+        for (metric, counts) in [
+            (&all::UPSTREAM_OPENED, self.upstream_connections.opened()),
+            (&all::UPSTREAM_REUSED, self.upstream_connections.reused()),
+        ] {
+            let mut family = page.family(metric);
+            protocols.iter().zip(counts).for_each(|(protocol, count)| family.sample(&[protocol], count));
+        }
+        let mut closed = page.family(&all::UPSTREAM_CLOSED);
+        End::ALL.into_iter().for_each(|end| closed.sample(&[end.as_str()], self.upstream_connections.closed(end)));
+    }
+
+    fn show_connections(&self, page: &mut Exposition, levels: &Levels) {
+        page.one(&all::CONNECTIONS, self.connections.value());
+        let mut refused = page.family(&all::REFUSED);
+        self.unserved.iter().for_each(|(one, count)| refused.sample(&[one.reason()], count.value()));
+        let mut handshakes = page.family(&all::HANDSHAKES_FAILED);
+        self.handshakes.iter().for_each(|(fault, count)| handshakes.sample(&[fault.as_str()], count.value()));
+        let mut expiries = page.family(&all::CERTIFICATE_EXPIRY);
+        levels.expiries.iter().for_each(|expiry| expiries.sample(&[expiry.certificate], expiry.at));
+        page.one(&all::CERTIFICATES_STALE, u8::from(levels.certificates_stale));
+    }
+
+    fn show_revocations(&self, page: &mut Exposition, levels: &Levels) {
+        page.one(&all::REVOCATIONS_LIVE, levels.revocations);
+        page.one(&all::REVOCATIONS_CAPACITY, levels.revocation_capacity);
+        let nearly = levels.revocations.saturating_mul(5) >= levels.revocation_capacity.saturating_mul(4);
+        page.one(&all::NEARLY_FULL, u8::from(nearly));
+        let mut ended = page.family(&all::ENDED);
+        ended.sample(&[BY_ANSWER], self.ended_by_answer.value());
+        ended.sample(&[BY_OPERATOR], self.ended_by_operator.value());
+        let mut hits = page.family(&all::HITS);
+        hits.sample(&["ended"], self.refusals.of(Denial::TokenEnded));
+        hits.sample(&["presumed"], self.refusals.of(Denial::TokenPresumedEnded));
+        hits.sample(&["settled"], self.settled.value());
+        page.one(&all::PRESUMED, levels.presumed);
+        page.one(&all::PRESUMPTIONS, self.presumptions.value());
+        page.one(&all::SIGHTINGS, levels.sightings);
+        page.one(&all::SIGHTINGS_MISSED, levels.sightings_missed);
+        page.one(&all::JOURNAL_FAILING, u8::from(levels.journal_failing));
+        page.one(&all::STORE_AWAY, u8::from(levels.sharing.away));
+        page.one(&all::LAG, levels.sharing.lag);
+        page.one(&all::UNPUBLISHED, levels.sharing.unpublished);
+        page.one(&all::RESYNCS, levels.sharing.resyncs);
+        page.one(&all::UNREADABLE, levels.sharing.unreadable);
+    }
+}
+
+fn show_secrets(page: &mut Exposition, traffic: &Traffic) {
+    let mut uses = page.family(&all::SECRET_USES);
+    for (caller, secrets) in traffic.secrets() {
+        secrets.iter().for_each(|(kind, id, count, _)| uses.sample(&[caller, kind.as_str(), id], count));
+    }
+    let mut last = page.family(&all::SECRET_LAST_USED);
+    for (caller, secrets) in traffic.secrets() {
+        secrets.iter().for_each(|(kind, id, _, at)| last.sample(&[caller, kind.as_str(), id], at));
     }
 }
 
@@ -449,8 +378,18 @@ const BY_ANSWER: &str = "answer";
 
 const BY_OPERATOR: &str = "operator";
 
-/// From 25 µs, what a check costs, to the 9 s after which the PAM is given up.
-const BUCKETS: [f64; 18] = [
-    0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-    2.5, 5.0, 10.0,
-];
+/// The check of what passed all of them.
+const ALL_CHECKS: &str = "all";
+
+/// The reason of what passed.
+const OK: &str = "ok";
+
+/// The mode of a check whose word counts.
+const ENFORCE: &str = "enforce";
+
+/// The mode of a check that only watches, and what it would have done.
+const SHADOW: &str = "shadow";
+const WOULD_REFUSE: &str = "would_refuse";
+
+/// What it was built from, where whoever builds it says so.
+const REVISION: Option<&str> = option_env!("PORTCULLIS_REVISION");

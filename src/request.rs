@@ -267,22 +267,22 @@ impl HeadFault {
         }
     }
 
-    /// Every word that [`HeadFault::as_str`] can give, for label sets that start at zero.
-    pub const ALL: [&'static str; 14] = [
-        "request_line",
-        "http_version",
-        "method",
-        "target",
-        "header_field",
-        "head_too_large",
-        "target_too_long",
-        "host",
-        "content_length",
-        "transfer_encoding",
-        "connection",
-        "upgrade",
-        "expect",
-        "head_timeout",
+    /// One of each word that [`HeadFault::as_str`] can give, for label sets that start at zero.
+    pub const ALL: [HeadFault; 14] = [
+        HeadFault::RequestLine,
+        HeadFault::Version,
+        HeadFault::Method,
+        HeadFault::Target(TargetFault::Form),
+        HeadFault::Field(crate::fields::FieldFault::Name),
+        HeadFault::TooLarge,
+        HeadFault::TargetTooLong,
+        HeadFault::Host,
+        HeadFault::ContentLength,
+        HeadFault::TransferEncoding,
+        HeadFault::Connection,
+        HeadFault::Upgrade,
+        HeadFault::Expect,
+        HeadFault::Slow,
     ];
 
     /// Too many fields is a matter of size, everything else of syntax.

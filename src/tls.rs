@@ -54,6 +54,9 @@ pub struct Expiry {
     pub at: i64,
 }
 
+/// Every certificate that can be shown with its [`Expiry`].
+pub const CERTIFICATES: [&str; 4] = ["client_ca", "tls", "upstream", "upstream_ca"];
+
 /// The primitives. Named instead of installed for the whole process, where others could have put theirs.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())

@@ -19,10 +19,12 @@
 //! upstream/section.rs     where a head or a trailer section ends                  (pure)
 //! upstream/framing.rs     where a body ends                                       (pure)
 //! upstream/patience.rs    how long an exchange may still take
+//! upstream/counts.rs      what becomes of connections, counted
 //! ```
 
 mod answer;
 mod connection;
+mod counts;
 mod framing;
 mod head;
 mod http2;
@@ -43,6 +45,8 @@ use tokio::time::timeout;
 pub use self::answer::{Answer, AnswerBody, AnswerStream};
 use self::answer::{Gathered, Incoming};
 use self::connection::Connection;
+use self::counts::Tally;
+pub use self::counts::{Counts, End};
 use self::http2::{Connections, Place};
 pub use self::outbound::Outbound;
 use self::patience::Patience;
@@ -63,6 +67,7 @@ pub struct Upstream {
     connections: Arc<Connections>,
     /// What the PAM chose last, where it may choose.
     chose_http1: AtomicBool,
+    counts: Arc<Counts>,
 }
 
 /// Which version of HTTP is spoken to the PAM.
@@ -168,7 +173,23 @@ impl Upstream {
             pool: Arc::new(Pool::new(limits.pooled, limits.idle)),
             connections: Arc::new(Connections::new(limits)),
             chose_http1: AtomicBool::new(false),
+            counts: Arc::default(),
         }
+    }
+
+    /// The same, with its connections counted there.
+    pub fn counted_in(self, counts: &Arc<Counts>) -> Upstream {
+        Upstream {
+            pool: Arc::new(Pool::new(self.limits.pooled, self.limits.idle).counted_in(counts)),
+            connections: Arc::new(Connections::new(self.limits).counted_in(counts)),
+            counts: Arc::clone(counts),
+            ..self
+        }
+    }
+
+    /// Connections that wait in the pool, and those over HTTP/2.
+    pub fn pooled(&self) -> [usize; 2] {
+        [self.pool.count(), self.connections.count()]
     }
 
     /// The same, in this version of HTTP instead of HTTP/1.1.
@@ -220,7 +241,8 @@ impl Upstream {
         if self.protocol != Protocol::Http2
             && let Some(stream) = self.pool.take(tls)
         {
-            return Ok(Way::Http1(Connection::over(stream), true));
+            self.counts.reuse(false);
+            return Ok(Way::Http1(self.counted(stream), true));
         }
         let found = match self.protocol {
             Protocol::Http1 => timeout(limit, self.open(tls)).await,
@@ -237,11 +259,13 @@ impl Upstream {
     /// too many.
     async fn share(&self, tls: Option<&Arc<PamTls>>, limit: Duration) -> Result<Way, FailureKind> {
         if let Some(place) = self.connections.place(tls, limit).await {
+            self.counts.reuse(true);
             return Ok(Way::Http2(place));
         }
         let _turn = self.connections.turn.lock().await;
         loop {
             if let Some(place) = self.connections.place(tls, limit).await {
+                self.counts.reuse(true);
                 return Ok(Way::Http2(place));
             }
             if !self.connections.are_full() {
@@ -259,10 +283,15 @@ impl Upstream {
             Protocol::Auto => stream.agreed_on_http2(),
         };
         self.chose_http1.store(!http2, Ordering::Relaxed);
+        self.counts.open(http2);
         match http2 {
             true => self.connections.begin(stream).await.map(Way::Http2),
-            false => Ok(Way::Http1(Connection::over(stream), false)),
+            false => Ok(Way::Http1(self.counted(stream), false)),
         }
+    }
+
+    fn counted(&self, stream: Stream) -> Connection {
+        Connection::over(stream).counted_by(Tally::of(&self.counts, End::Exchange))
     }
 
     async fn answer(
@@ -289,6 +318,24 @@ impl Upstream {
 }
 
 impl FailureKind {
+    /// One of each word that [`FailureKind::as_str`] can give.
+    pub const ALL: [FailureKind; 14] = [
+        FailureKind::Connect,
+        FailureKind::ConnectTimeout,
+        FailureKind::Certificate,
+        FailureKind::Tls,
+        FailureKind::Write,
+        FailureKind::Timeout,
+        FailureKind::Closed,
+        FailureKind::Malformed(""),
+        FailureKind::TooLarge,
+        FailureKind::Unasked101,
+        FailureKind::NoHttp2,
+        FailureKind::NotForHttp2,
+        FailureKind::Full,
+        FailureKind::Unprocessed,
+    ];
+
     /// A fixed word for logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {

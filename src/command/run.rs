@@ -80,15 +80,17 @@ async fn until_stopped(
     let pages = Admin::new(Arc::clone(&current), watched);
     let admin = admin.map(|admin| Server::start(admin, Current::new(pages))).transpose();
     let admin = admin.map_err(fault)?;
-    log.note(
-        "info",
-        "started",
-        &json!({
-            "listen": traffic.address().to_string(),
-            "admin": admin.as_ref().map(|admin| admin.address().to_string()),
-            "config": started,
-        }),
-    );
+    let about = json!({
+        "listen": traffic.address().to_string(),
+        "admin": admin.as_ref().map(|admin| admin.address().to_string()),
+        "config": started,
+    });
+    let resource = json!({
+        "service.name": env!("CARGO_PKG_NAME"),
+        "service.version": env!("CARGO_PKG_VERSION"),
+        "about": about,
+    });
+    log.say("info", "started", &resource);
 
     let stopped = async {
         tokio::select! {
@@ -129,6 +131,7 @@ async fn until_stopped(
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
     };
+    current.now().tell_rest();
     log.note("info", "stopped", &json!({ "all_requests_finished": finished }));
     if let Some(admin) = admin {
         admin.drain(ADMIN_DRAIN).await;

@@ -259,6 +259,14 @@ impl Node {
         })
     }
 
+    /// `"10%"`, `"0.5%"`: from none to all, as parts of a million.
+    pub fn percentage(self, complaints: &mut Complaints) -> Option<Spanned<u32>> {
+        self.read(PERCENTAGE, complaints, |value| match value {
+            Value::String(text) => parts_of_a_million(&text).ok_or(format!("{text:?}")),
+            other => Err(other.kind().into()),
+        })
+    }
+
     /// A table, inline or under a header.
     pub fn table(self, complaints: &mut Complaints) -> Option<Table> {
         let header = self.header();
@@ -489,6 +497,11 @@ impl Table {
     /// See [`Node::bytes`].
     pub fn bytes(&mut self, key: &str, complaints: &mut Complaints) -> Option<Spanned<u64>> {
         self.node(key)?.bytes(complaints)
+    }
+
+    /// See [`Node::percentage`].
+    pub fn percentage(&mut self, key: &str, complaints: &mut Complaints) -> Option<Spanned<u32>> {
+        self.node(key)?.percentage(complaints)
     }
 
     /// See [`Node::array`].
@@ -747,6 +760,18 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// A percentage with at most four digits behind the point.
+fn parts_of_a_million(text: &str) -> Option<u32> {
+    let number = text.strip_suffix('%')?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let plain = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !plain(whole) || !plain(fraction) || fraction.len() > 4 {
+        return None;
+    }
+    let parts = whole.parse::<u32>().ok()?.checked_mul(10_000)? + format!("{fraction:0<4}").parse::<u32>().ok()?;
+    (parts <= 1_000_000).then_some(parts)
+}
+
 /// How many letters to add, drop or change to get from one word to the other (Levenshtein).
 fn distance(one: &str, other: &str) -> usize {
     let mut row: Vec<usize> = (0..=other.chars().count()).collect();
@@ -772,6 +797,8 @@ const CENTURY: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 const DURATION: &str = "a duration such as \"250ms\", \"300s\", \"5m\", \"2h\", \"7d\" or 300 (seconds), \
     above zero and at most \"36500d\"";
 const BYTES: &str = "a size such as \"10kB\", \"64KiB\", \"2MB\", \"1MiB\" or 65536 (bytes)";
+
+const PERCENTAGE: &str = "a share such as \"10%\" or \"0.5%\", from \"0%\" to \"100%\"";
 
 /// In milliseconds.
 const TIMES: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -1008,6 +1035,18 @@ mod tests {
             "a.toml:3:5: invalid boolean, expected `true`",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn percentages_are_parts_of_a_million() {
+        for (text, parts) in [("100%", 1_000_000), ("0%", 0), ("10%", 100_000), ("0.5%", 5_000), ("33.3333%", 333_333)]
+        {
+            assert_eq!(parts_of_a_million(text), Some(parts), "{text}");
+        }
+        for text in ["", "%", "10", "100.0001%", "101%", ".5%", "5.%", "-1%", "+1%", "1 %", "0.00001%", "99999999999%"]
+        {
+            assert_eq!(parts_of_a_million(text), None, "{text}");
+        }
     }
 
     #[test]

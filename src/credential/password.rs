@@ -33,7 +33,9 @@ pub struct PasswordQuestion {
 
 /// Answers [`PasswordQuestion`]s.
 pub struct Passwords {
-    right: moka::sync::Cache<SecretDigest, ()>,
+    /// With the place of the hash that matched.
+    right: moka::sync::Cache<SecretDigest, usize>,
+    threads: usize,
     turns: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// For those who have failed too often.
@@ -54,6 +56,13 @@ impl StoredHash {
             Some(Ok(parts)) if parts.get_cost() <= MOST_BCRYPT_COST => Ok(StoredHash::Bcrypt(text.into())),
             Some(Ok(_)) => Err("a bcrypt cost above 16 takes seconds for each password; hash it again with 10 to 12"),
             _ => Err(EXPECTED),
+        }
+    }
+
+    /// As it stands in the config.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            StoredHash::Bcrypt(text) | StoredHash::Argon2id(text) => text,
         }
     }
 
@@ -79,6 +88,7 @@ impl Passwords {
     pub fn new(threads: usize) -> Passwords {
         Passwords {
             right: right(),
+            threads: threads.max(1),
             turns: Arc::new(Semaphore::new(threads.max(1))),
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
             last_turn: Arc::new(Semaphore::new(1)),
@@ -90,6 +100,7 @@ impl Passwords {
     pub fn successor(&self) -> Passwords {
         Passwords {
             right: right(),
+            threads: self.threads,
             turns: Arc::clone(&self.turns),
             waiting: Arc::clone(&self.waiting),
             last_turn: Arc::clone(&self.last_turn),
@@ -97,14 +108,24 @@ impl Passwords {
         }
     }
 
-    /// True when the password matches one of the hashes.
+    /// How many verifications are under way, and how many wait for their turn.
+    pub fn load(&self) -> (usize, usize) {
+        let running = self.threads.saturating_sub(self.turns.available_permits());
+        let inside = MOST_WAITING.saturating_sub(self.waiting.available_permits());
+        let last = MOST_WAITING_LAST.saturating_sub(self.waiting_last.available_permits());
+        // Who has the last turn is counted among the others as well.
+        let last = last.saturating_sub(1usize.saturating_sub(self.last_turn.available_permits()));
+        (running, inside.saturating_sub(running) + last)
+    }
+
+    /// Which of the hashes the password matches.
     ///
     /// Only right passwords are remembered. A wrong one, and one for an unknown user, always costs the whole hash: the
     /// time tells nothing, and a caller who is known does not wait behind those who guess. `locked_out` are those who have
     /// guessed too often: they are verified one at a time, so that the turns are there for others.
-    pub async fn verify(&self, question: PasswordQuestion, locked_out: bool) -> Result<bool, Denial> {
-        if question.remember.is_some_and(|digest| self.right.get(&digest).is_some()) {
-            return Ok(true);
+    pub async fn verify(&self, question: PasswordQuestion, locked_out: bool) -> Result<Option<usize>, Denial> {
+        if let Some(at) = question.remember.and_then(|digest| self.right.get(&digest)) {
+            return Ok(Some(at));
         }
         let full = |_| Denial::PasswordQueueFull;
         let _last = match locked_out {
@@ -120,17 +141,18 @@ impl Passwords {
         let verified = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             // Every hash, also after a match: which of several secrets it was must not show in the time.
-            hashes.iter().fold(false, |any, hash| hash.verify(&password) | any)
+            let numbered = hashes.iter().enumerate();
+            numbered.fold(None, |found, (at, hash)| if hash.verify(&password) { Some(at) } else { found })
         });
         let right = verified.await.map_err(|_| Denial::Internal)?;
-        if let (true, Some(digest)) = (right, remember) {
-            self.right.insert(digest, ());
+        if let (Some(at), Some(digest)) = (right, remember) {
+            self.right.insert(digest, at);
         }
         Ok(right)
     }
 }
 
-fn right() -> moka::sync::Cache<SecretDigest, ()> {
+fn right() -> moka::sync::Cache<SecretDigest, usize> {
     moka::sync::Cache::builder().max_capacity(MOST_RIGHT).time_to_idle(RIGHT_FOR).build()
 }
 
@@ -173,8 +195,8 @@ mod tests {
         let argon2 = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$Mh0UBbzTRw0VwZ0bbCbpDQ";
         assert!(StoredHash::parse(argon2).is_ok());
         let bcrypt = bcrypt_hash();
-        assert_eq!(passwords.verify(question(&bcrypt, "correct horse"), false).await, Ok(true));
-        assert_eq!(passwords.verify(question(&bcrypt, "wrong"), false).await, Ok(false));
+        assert_eq!(passwords.verify(question(&bcrypt, "correct horse"), false).await, Ok(Some(0)));
+        assert_eq!(passwords.verify(question(&bcrypt, "wrong"), false).await, Ok(None));
     }
 
     #[test]
@@ -210,10 +232,10 @@ mod tests {
         // More of them are told to come again, and nobody else notices.
         assert_eq!(verify(true).await.unwrap(), Err(Denial::PasswordQueueFull));
         assert_eq!(passwords.waiting.available_permits(), MOST_WAITING);
-        assert_eq!(verify(false).await.unwrap(), Ok(true));
+        assert_eq!(verify(false).await.unwrap(), Ok(Some(0)));
         drop(held);
         for waiting in waiting {
-            assert_eq!(waiting.await.unwrap(), Ok(true));
+            assert_eq!(waiting.await.unwrap(), Ok(Some(0)));
         }
     }
 }

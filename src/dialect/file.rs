@@ -320,6 +320,7 @@ fn route(
     let reads_body = reads_json || scheme.is_some_and(|scheme| scheme.message.reads_body());
     let (method, path) = matched?;
     Some(Route {
+        at: 0,
         name: name?.value.into(),
         method,
         path: path.into(),

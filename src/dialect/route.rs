@@ -11,6 +11,8 @@ use crate::request::Method;
 /// One operation of an API family.
 #[derive(Clone, Debug)]
 pub struct Route {
+    /// Its place among the routes of its dialect, which [`Routes::add`] knows.
+    pub at: usize,
     /// Its name in logs and metrics.
     pub name: Box<str>,
     /// The method it is called with.
@@ -95,7 +97,7 @@ impl Routes {
                 candidates.push(index);
             }
         }
-        self.routes.push(route);
+        self.routes.push(Route { at: index, ..route });
         Ok(())
     }
 
@@ -157,6 +159,7 @@ mod tests {
 
     fn route(name: &str, method: Method, path: &str) -> Route {
         Route {
+            at: 0,
             name: name.into(),
             method,
             path: path.into(),

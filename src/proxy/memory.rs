@@ -11,6 +11,7 @@ use crate::credential::replay::{ReplayKey, Replays, Ticket};
 use crate::denial::Denial;
 use crate::gate::{Ask, Trail};
 use crate::lockout::Lockouts;
+use crate::log::requests::RequestLog;
 use crate::moment::Moment;
 use crate::network::neighbourhood;
 use crate::rate::Rates;
@@ -33,6 +34,8 @@ pub struct Memory {
     pub lockouts: Arc<Lockouts>,
     /// What never became a request and has not been told yet.
     pub refusals: Arc<Refusals>,
+    /// Which requests have a line in the log.
+    pub requests: Arc<RequestLog>,
 }
 
 /// One request's questions.
@@ -57,6 +60,7 @@ impl Memory {
             callers: Arc::clone(&self.callers),
             lockouts: Arc::clone(&self.lockouts),
             refusals: Arc::clone(&self.refusals),
+            requests: Arc::clone(&self.requests),
         }
     }
 
@@ -104,7 +108,7 @@ impl Asking<'_> {
 }
 
 impl Ask for Asking<'_> {
-    async fn password(&self, question: PasswordQuestion, claim: SecretDigest) -> Result<bool, Denial> {
+    async fn password(&self, question: PasswordQuestion, claim: SecretDigest) -> Result<Option<usize>, Denial> {
         let locked_out = self.limits.lockout.is_some() && self.memory.lockouts.has(claim, self.client, Moment::now());
         self.memory.passwords.verify(question, locked_out).await
     }

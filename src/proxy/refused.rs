@@ -1,13 +1,12 @@
 //! What never became a request: why, and how it is told without a flood of lines.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::{Full, HandshakeFault};
 use crate::announcement::AnnouncementFault;
 use crate::log::Log;
+use crate::log::bursts::{Bursts, Telling};
 use crate::moment::Moment;
 
 /// Why a connection, or a stream of one, ended before there was a request that could be answered.
@@ -45,29 +44,11 @@ pub enum Http2Fault {
 /// Tells the log of what was refused: the first at once, what follows within a second in one line at its end.
 pub struct Refusals {
     log: Log,
-    bursts: Arc<Mutex<Bursts>>,
+    bursts: Arc<Mutex<Reasons>>,
 }
 
-/// What is to be told now, later and not at all; by reason.
-#[derive(Default)]
-struct Bursts(HashMap<&'static str, Burst>);
-
-struct Burst {
-    /// Nothing is told before.
-    until: Moment,
-    /// How many have not been told, and where the last one came from.
-    untold: u64,
-    client: IpAddr,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Telling {
-    Now,
-    /// By whoever comes back after this time.
-    After(Duration),
-    /// By somebody who will come back already.
-    WithOthers,
-}
+/// By reason, with where the last one came from.
+type Reasons = Bursts<&'static str, IpAddr>;
 
 impl Refused {
     /// One word for the log, from a closed set.
@@ -132,44 +113,21 @@ impl Refusals {
 
     /// Tells of one. Needs a running tokio runtime.
     pub fn tell(&self, client: IpAddr, refused: Refused) {
-        match bursts(&self.bursts).one(refused.reason(), client, Moment::now()) {
+        match bursts(&self.bursts).one(refused.reason(), client, AT_ONCE, Moment::now()) {
             Telling::Now => say(&self.log, refused, client, None),
             Telling::WithOthers => {}
             Telling::After(time) => {
                 let (log, all) = (self.log.clone(), Arc::clone(&self.bursts));
                 tokio::spawn(async move {
                     tokio::time::sleep(time).await;
-                    let rest = bursts(&all).rest(refused.reason(), Moment::now());
+                    let rest =
+                        bursts(&all).rest(&refused.reason(), Moment::now()).map(|(client, many)| (*client, many));
                     if let Some((client, folded)) = rest {
                         say(&log, refused, client, Some(folded));
                     }
                 });
             }
         }
-    }
-}
-
-impl Bursts {
-    fn one(&mut self, reason: &'static str, client: IpAddr, now: Moment) -> Telling {
-        let until = now.after(BETWEEN);
-        let Some(burst) = self.0.get_mut(reason) else {
-            self.0.insert(reason, Burst { until, untold: 0, client });
-            return Telling::Now;
-        };
-        burst.client = client;
-        if burst.untold == 0 && now >= burst.until {
-            burst.until = until;
-            return Telling::Now;
-        }
-        burst.untold += 1;
-        if burst.untold == 1 { Telling::After(burst.until.since(now)) } else { Telling::WithOthers }
-    }
-
-    /// Those that have not been told, and where the last of them came from.
-    fn rest(&mut self, reason: &'static str, now: Moment) -> Option<(IpAddr, u64)> {
-        let burst = self.0.get_mut(reason).filter(|burst| burst.untold > 0)?;
-        burst.until = now.after(BETWEEN);
-        Some((burst.client, std::mem::take(&mut burst.untold)))
     }
 }
 
@@ -181,40 +139,19 @@ fn say(log: &Log, refused: Refused, client: IpAddr, folded: Option<u64>) {
     log.say(refused.level(), "connection_refused", &members);
 }
 
-fn bursts(bursts: &Mutex<Bursts>) -> MutexGuard<'_, Bursts> {
+fn bursts(bursts: &Mutex<Reasons>) -> MutexGuard<'_, Reasons> {
     // A count that is off by one after a panic elsewhere is told all the same.
     bursts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One line for each reason in this time: whoever knocks a thousand times a second must not fill the log.
-const BETWEEN: Duration = Duration::from_secs(1);
+/// Lines of a second for each reason: whoever knocks a thousand times must not fill the log.
+const AT_ONCE: u32 = 1;
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
-
-    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
-
-    #[test]
-    fn the_first_is_told_at_once_and_the_rest_of_its_second_together() {
-        let mut bursts = Bursts::default();
-        let start = Moment::now();
-        let at = |millis| start.after(Duration::from_millis(millis));
-        assert_eq!(bursts.one("a", ONE, at(0)), Telling::Now);
-        assert_eq!(bursts.one("a", ONE, at(400)), Telling::After(Duration::from_millis(600)));
-        assert_eq!(bursts.one("a", OTHER, at(900)), Telling::WithOthers);
-        assert_eq!(bursts.one("b", ONE, at(900)), Telling::Now, "each reason has its own line");
-        // Whoever is to come back is late: what happens meanwhile goes with the others.
-        assert_eq!(bursts.one("a", OTHER, at(1100)), Telling::WithOthers);
-        assert_eq!(bursts.rest("a", at(1200)), Some((OTHER, 3)));
-        assert_eq!(bursts.rest("a", at(1200)), None);
-        assert_eq!(bursts.one("a", ONE, at(1300)), Telling::After(Duration::from_millis(900)));
-        assert_eq!(bursts.rest("a", at(2200)), Some((ONE, 1)));
-        assert_eq!(bursts.one("a", ONE, at(3200)), Telling::Now);
-    }
 
     #[test]
     fn no_two_have_the_same_word() {

@@ -28,11 +28,12 @@ use crate::credential::replay::claims::Claims;
 use crate::credential::replay::{Replays, Ticket};
 use crate::denial::Denial;
 use crate::dialect::answer::{Effect, Ending};
-use crate::event::{Decision, Event};
+use crate::event::{Decision, Event, Indices};
 use crate::fields::Fields;
 use crate::gate::{Ends, Gate, Permit, Trail};
-use crate::log::{Log, timestamp};
-use crate::metrics::{Levels, Metrics};
+use crate::log::requests::RequestLog;
+use crate::log::{Log, LogRules, timestamp};
+use crate::metrics::{Levels, Metrics, Traffic};
 use crate::moment::Moment;
 use crate::origin::{Origin, TrustedProxies, Unreadable};
 use crate::rate::Rates;
@@ -62,7 +63,10 @@ pub struct Portcullis {
     /// Requests that are with the PAM.
     places: Arc<Places>,
     metrics: Arc<Metrics>,
+    /// What requests of this generation count in.
+    traffic: Arc<Traffic>,
     log: Log,
+    log_rules: LogRules,
 }
 
 /// What is kept of a request until its reply has been sent.
@@ -110,7 +114,7 @@ impl Portcullis {
         {
             replays = replays.shared(Claims::new(feed, callers, sharing.check == WhenAway::Refuse));
         }
-        let metrics = Arc::new(Metrics::new().map_err(|fault| fault.to_string())?);
+        let metrics = Arc::new(Metrics::default());
         let memory = Memory {
             passwords: Passwords::new(threads),
             replays,
@@ -120,6 +124,7 @@ impl Portcullis {
             callers: Arc::new(Rates::new(MOST_CALLERS)),
             lockouts: Arc::default(),
             refusals: Arc::new(Refusals::new(log.clone())),
+            requests: Arc::new(RequestLog::new(log.clone())),
         };
         Ok(Portcullis::of(
             Generation::first(settings.fixed.clone()),
@@ -152,8 +157,10 @@ impl Portcullis {
         metrics: Arc<Metrics>,
         log: Log,
     ) -> Portcullis {
-        metrics.know(&settings.dialect);
-        let upstream = Upstream::new(settings.upstream, settings.upstream_limits).speaking(settings.upstream_protocol);
+        let traffic = metrics.know(&settings.dialect, &settings.callers);
+        let upstream = Upstream::new(settings.upstream, settings.upstream_limits)
+            .speaking(settings.upstream_protocol)
+            .counted_in(&metrics.upstream_connections);
         let certificates =
             Arc::new(Certificates { callers: settings.tls.map(Arc::new), pam: settings.upstream_tls.map(Arc::new) });
         certificates.watch(log.clone());
@@ -181,7 +188,9 @@ impl Portcullis {
             memory,
             places,
             metrics,
+            traffic,
             log,
+            log_rules: settings.log,
         }
     }
 
@@ -215,6 +224,11 @@ impl Portcullis {
         &self.log
     }
 
+    /// Tells the log what it keeps back, when nothing comes any more.
+    pub fn tell_rest(&self) {
+        self.memory.requests.tell_rest();
+    }
+
     /// Who may make an operator's calls; `None` when there are none.
     pub fn admin_keys(&self) -> Option<&AdminKeys> {
         self.admin_keys.as_ref()
@@ -240,6 +254,9 @@ impl Portcullis {
             unenforced: self.gate.modes.unenforced(self.gate.callers.iter().count()),
             config: self.generation.levels(),
             log_dropped: self.log.dropped(),
+            log_left_out: self.memory.requests.left_out(),
+            passwords: self.memory.passwords.load(),
+            pooled: self.upstream.pooled(),
         })
     }
 
@@ -517,6 +534,13 @@ impl Portcullis {
             own: course.own,
             upstream: course.upstream,
             delivered: true,
+            indices: Indices {
+                route: course.trail.route.map(|route| route.at),
+                caller: course.trail.caller,
+                secret: course.trail.secret,
+                key: course.trail.key,
+            },
+            sample: self.log_rules.sample,
         };
         Record { event, suspect, start, unsettled: course.unsettled, _place: course.place }
     }
@@ -577,8 +601,8 @@ impl Serve for Portcullis {
             let refused = record.event.denial.iter().filter(|_| record.event.decision == Decision::Refused);
             self.readiness.count(caller, record.event.would_refuse.iter().chain(refused), SystemTime::now());
         }
-        self.metrics.count(&record.event);
-        self.log.line(&record.event);
+        self.metrics.count(&self.traffic, &record.event);
+        self.memory.requests.tell(&record.event, self.log_rules);
         self.metrics.in_flight.dec();
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::timeout;
 
+use super::counts::Tally;
 use super::stream::Stream;
 use super::{Failure, FailureKind};
 
@@ -12,13 +13,19 @@ use super::{Failure, FailureKind};
 pub(super) struct Connection {
     stream: Stream,
     pub(super) buffer: BytesMut,
+    tally: Tally,
 }
 
 impl Connection {
     /// Over a stream that is ready for a request. The buffer is new: one kept with the stream would
     /// be pinned by the answer that still refers to it, or hold on to the room of a large one.
     pub(super) fn over(stream: Stream) -> Connection {
-        Connection { stream, buffer: BytesMut::with_capacity(FIRST_ROOM) }
+        Connection { stream, buffer: BytesMut::with_capacity(FIRST_ROOM), tally: Tally::default() }
+    }
+
+    /// The same, counted when it ends with its exchange.
+    pub(super) fn counted_by(self, tally: Tally) -> Connection {
+        Connection { tally, ..self }
     }
 
     /// Writes the request, in one vectored write where the kernel takes it.
@@ -70,7 +77,11 @@ impl Connection {
 
     /// The stream, if not one byte is left over; else it is closed.
     pub(super) fn into_clean(self) -> Option<Stream> {
-        self.buffer.is_empty().then_some(self.stream)
+        if !self.buffer.is_empty() {
+            return None;
+        }
+        self.tally.spare();
+        Some(self.stream)
     }
 }
 

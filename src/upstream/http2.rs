@@ -13,6 +13,7 @@ pub(super) use self::connection::Place;
 use self::connection::{Connection, Look};
 pub(super) use self::exchange::exchange;
 pub(super) use self::incoming::Incoming;
+use super::counts::{Counts, End, Tally};
 use super::stream::Stream;
 use super::{FailureKind, UpstreamLimits};
 use crate::tls::pam::PamTls;
@@ -29,12 +30,23 @@ pub(super) struct Connections {
     pub(super) turn: tokio::sync::Mutex<()>,
     /// There may be room for one more exchange, or for a connection.
     roomier: Arc<Notify>,
+    counts: Arc<Counts>,
 }
 
 impl Connections {
     pub(super) fn new(limits: UpstreamLimits) -> Connections {
         let (open, turn) = (Mutex::default(), tokio::sync::Mutex::default());
-        Connections { most: limits.pooled.max(1), limits, open, turn, roomier: Arc::default() }
+        Connections { most: limits.pooled.max(1), limits, open, turn, roomier: Arc::default(), counts: Arc::default() }
+    }
+
+    /// The same, with what is closed counted there.
+    pub(super) fn counted_in(self, counts: &Arc<Counts>) -> Connections {
+        Connections { counts: Arc::clone(counts), ..self }
+    }
+
+    /// How many take exchanges.
+    pub(super) fn count(&self) -> usize {
+        self.open().len()
     }
 
     /// A place on a connection by the certificates in use now. Connections that are over, and those by other
@@ -62,7 +74,8 @@ impl Connections {
 
     /// Begins HTTP/2 over a stream that has carried nothing yet, and takes the first place.
     pub(super) async fn begin(self: &Arc<Self>, stream: Stream) -> Result<Place, FailureKind> {
-        let connection = Connection::begin(stream, &self.limits, Arc::downgrade(self), &self.roomier).await?;
+        let tally = Tally::of(&self.counts, End::Http2);
+        let connection = Connection::begin(stream, tally, &self.limits, Arc::downgrade(self), &self.roomier).await?;
         // No one else knows of the connection yet; the PAM may have ended it at once, though.
         let place = Connection::place(&connection, self.limits.idle, true).ok().ok_or(FailureKind::Closed)?;
         self.open().push(connection);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::counts::{Counts, End};
 use super::stream::Stream;
 use crate::tls::pam::PamTls;
 
@@ -14,6 +15,7 @@ pub(super) struct Pool {
     most: usize,
     idle: Duration,
     resting: Mutex<Vec<Resting>>,
+    counts: Arc<Counts>,
 }
 
 struct Resting {
@@ -24,16 +26,34 @@ struct Resting {
 impl Pool {
     /// For at most `most` connections, each used only before it has waited for `idle`.
     pub(super) fn new(most: usize, idle: Duration) -> Pool {
-        Pool { most, idle, resting: Mutex::new(Vec::new()) }
+        Pool { most, idle, resting: Mutex::new(Vec::new()), counts: Arc::default() }
+    }
+
+    /// The same, with what it closes counted there.
+    pub(super) fn counted_in(mut self, counts: &Arc<Counts>) -> Pool {
+        self.counts = Arc::clone(counts);
+        self
+    }
+
+    /// How many wait.
+    pub(super) fn count(&self) -> usize {
+        self.resting().len()
     }
 
     /// The newest connection that is young enough, silent, and by the certificates in use now. All others met on the way are closed.
     pub(super) fn take(&self, tls: Option<&Arc<PamTls>>) -> Option<Stream> {
         loop {
             let Resting { mut stream, since } = self.resting().pop()?;
-            if since.elapsed() < self.idle && stream.stands_by(tls) && stream.is_silent() {
+            let end = if since.elapsed() >= self.idle {
+                End::Idle
+            } else if !stream.stands_by(tls) {
+                End::Certificates
+            } else if !stream.is_silent() {
+                End::Left
+            } else {
                 return Some(stream);
-            }
+            };
+            self.counts.close(end);
         }
     }
 
@@ -41,6 +61,7 @@ impl Pool {
     /// or one too many, are closed.
     pub(super) fn give(&self, stream: Stream) {
         if self.most == 0 {
+            self.counts.close(End::Surplus);
             return;
         }
         let mut resting = self.resting();
@@ -51,12 +72,20 @@ impl Pool {
         resting.push(Resting { stream, since });
         // Closing is for the time after the lock.
         drop(resting);
+        let by_age = old.min(gone.len());
+        (0..gone.len()).for_each(|at| self.counts.close(if at < by_age { End::Idle } else { End::Surplus }));
         drop(gone);
     }
 
     fn resting(&self) -> MutexGuard<'_, Vec<Resting>> {
         // A list of streams is never half changed, so a panic elsewhere spoils nothing.
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        (0..self.count()).for_each(|_| self.counts.close(End::Reload));
     }
 }
 

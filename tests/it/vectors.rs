@@ -309,8 +309,8 @@ impl Default for Alone {
 }
 
 impl Ask for Alone {
-    async fn password(&self, _: PasswordQuestion, _: SecretDigest) -> Result<bool, Denial> {
-        Ok(false)
+    async fn password(&self, _: PasswordQuestion, _: SecretDigest) -> Result<Option<usize>, Denial> {
+        Ok(None)
     }
 
     async fn first(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial> {

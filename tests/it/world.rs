@@ -160,6 +160,7 @@ impl World {
     /// Stops accepting, waits for what is in flight, ends the log, and gives all its lines.
     pub async fn finish(mut self) -> Vec<serde_json::Value> {
         self.server.take().unwrap().drain(PATIENCE).await;
+        self.portcullis.tell_rest();
         let writer = self.writer.lock().unwrap().take().unwrap();
         tokio::task::spawn_blocking(move || assert!(writer.finish(PATIENCE))).await.unwrap();
         let text = self.log.text();

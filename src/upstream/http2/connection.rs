@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Connections;
 use crate::tls::pam::PamTls;
+use crate::upstream::counts::Tally;
 use crate::upstream::stream::{Io, Stream, stand_by};
 use crate::upstream::{FailureKind, UpstreamLimits};
 
@@ -27,6 +28,7 @@ pub(super) struct Connection {
     usage: Mutex<Usage>,
     pings: tokio::sync::Mutex<PingPong>,
     roomier: Arc<Notify>,
+    _tally: Tally,
 }
 
 struct Usage {
@@ -56,6 +58,7 @@ impl Connection {
     /// HTTP/2 is found out here, and none is told more than it takes.
     pub(super) async fn begin(
         stream: Stream,
+        tally: Tally,
         limits: &UpstreamLimits,
         owner: Weak<Connections>,
         roomier: &Arc<Notify>,
@@ -72,6 +75,7 @@ impl Connection {
             usage: Mutex::new(Usage { places: 0, since: Instant::now() }),
             pings: tokio::sync::Mutex::new(pings),
             roomier: Arc::clone(roomier),
+            _tally: tally,
         });
         let life = Life { of: Arc::downgrade(&connection), owner, idle: limits.idle };
         tokio::spawn(life.live(frames, allow, Arc::clone(roomier)));
