@@ -95,7 +95,7 @@ mod tests {
         let mut bursts = Bursts::default();
         let start = Moment::now();
         let at = |millis| start.after(Duration::from_millis(millis));
-        let mut one = |bursts: &mut Bursts<_, _>, key: &'static str, client: u8, when| bursts.one(key, client, 1, when);
+        let one = |bursts: &mut Bursts<_, _>, key: &'static str, client: u8, when| bursts.one(key, client, 1, when);
         assert_eq!(one(&mut bursts, "a", 1, at(0)), Telling::Now);
         assert_eq!(one(&mut bursts, "a", 1, at(400)), Telling::After(Duration::from_millis(600)));
         assert_eq!(one(&mut bursts, "a", 2, at(900)), Telling::WithOthers);

@@ -143,7 +143,7 @@ pub static REQUEST_DURATION: Metric = Metric {
     kind: Kind::Histogram,
     labels: &[Label { name: "route", values: Values::Of(ROUTES) }],
     help: "From the head of a request to the end of its reply.",
-    advice: "Compare with the two below: what is in neither is the caller's own time, in sending and in taking.",
+    advice: "Compare with the own and the upstream duration: what is in neither is the caller's own time, in sending and in taking.",
 };
 
 #[allow(missing_docs)]
@@ -683,7 +683,7 @@ fn outcomes() -> Vec<&'static str> {
 }
 
 fn reasons() -> Vec<&'static str> {
-    let mut all: Vec<_> = Denial::every().map(Denial::reason).chain([super::OK]).collect();
+    let mut all: Vec<_> = super::decisions::refusals().map(Denial::reason).chain([super::OK]).collect();
     all.sort_unstable();
     all.dedup();
     all

@@ -1,7 +1,6 @@
 //! The text that Prometheus reads: the catalogue's metrics as the prometheus crate's families, which it encodes.
 
-use prometheus::TextEncoder;
-use prometheus::proto;
+use prometheus::{TextEncoder, proto};
 
 use super::catalogue::{Kind, Metric};
 use super::cells::{BOUNDS, Distribution, seconds};
@@ -12,9 +11,10 @@ pub struct Exposition {
     families: Vec<proto::MetricFamily>,
 }
 
-/// One metric, whose samples come next.
+/// One metric, whose samples come next. It is on the page when it is dropped.
 pub struct Family<'e> {
-    family: &'e mut proto::MetricFamily,
+    page: &'e mut Exposition,
+    family: proto::MetricFamily,
     metric: &'static Metric,
 }
 
@@ -35,7 +35,7 @@ impl Exposition {
             Kind::Gauge => proto::MetricType::GAUGE,
             Kind::Histogram => proto::MetricType::HISTOGRAM,
         });
-        Family { family: self.families.push_mut(family), metric }
+        Family { page: self, family, metric }
     }
 
     /// A metric without labels.
@@ -51,6 +51,12 @@ impl Exposition {
             let _ = TextEncoder::new().encode_utf8(&[family], &mut text);
         }
         text.into_bytes()
+    }
+}
+
+impl Drop for Family<'_> {
+    fn drop(&mut self) {
+        self.page.families.push(std::mem::take(&mut self.family));
     }
 }
 

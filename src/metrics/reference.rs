@@ -23,9 +23,9 @@ pub fn reference() -> String {
 
 fn chapter(page: &mut String, metric: &Metric) {
     let kind = match metric.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+        Kind::Counter => "Counter",
+        Kind::Gauge => "Gauge",
+        Kind::Histogram => "Histogram",
     };
     let _ = write!(page, "\n## `{}`\n\n{kind}. {}\n", metric.name, metric.help);
     if !metric.labels.is_empty() {

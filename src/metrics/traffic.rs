@@ -72,7 +72,9 @@ impl Traffic {
             callers: names,
         };
         if !sparse {
-            traffic.rows.iter().for_each(|row| drop(row.get_or_init(|| traffic.row())));
+            for row in &traffic.rows {
+                row.get_or_init(|| traffic.row());
+            }
         }
         traffic
     }

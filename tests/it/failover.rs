@@ -131,7 +131,7 @@ pub async fn settled(worlds: &[&World]) {
 
 pub async fn resynced(world: &World) {
     let resynced = async {
-        while world.metric("portcullis_revocation_resyncs").await == 0.0 {
+        while world.metric("portcullis_revocation_resyncs_total").await == 0.0 {
             breath().await;
         }
     };
@@ -193,7 +193,7 @@ async fn a_log_that_lost_its_end_and_went_on_elsewhere_is_told_again_what_it_los
         resynced(world).await;
     }
     settled(&[&one, &other, &sooner]).await;
-    assert_eq!(sooner.metric("portcullis_revocation_resyncs").await, 0.0);
+    assert_eq!(sooner.metric("portcullis_revocation_resyncs_total").await, 0.0);
     let late = swift(&[address.set()]).await;
     assert_dead(&[&one, &other, &sooner, &late], &tokens).await;
 }
@@ -244,7 +244,7 @@ async fn what_was_taken_and_never_read_back_is_noticed_when_it_is_lost() {
     let end = store.cli(&["XREVRANGE", "{portcullis}:log", "+", "-", "COUNT", "1"]);
     assert_eq!(store.cli(&["XDEL", "{portcullis}:log", end.lines().next().unwrap()]), "1");
     address.fair();
-    world.until("portcullis_revocation_resyncs", 1.0).await;
+    world.until("portcullis_revocation_resyncs_total", 1.0).await;
     settled(&[&world]).await;
     let late = swift(&[store.set()]).await;
     assert_dead(&[&world, &late], &tokens).await;
@@ -301,5 +301,5 @@ async fn in_a_cluster_the_log_moves_to_another_node_and_nothing_is_lost() {
     settled(&[&one, &other]).await;
     let third = swift(&store.set()).await;
     assert_dead(&[&one, &other, &third], &tokens).await;
-    assert_eq!(one.metric("portcullis_revocation_resyncs").await, 0.0, "moved is not lost");
+    assert_eq!(one.metric("portcullis_revocation_resyncs_total").await, 0.0, "moved is not lost");
 }

@@ -76,7 +76,7 @@ async fn nothing_is_learnt_unless_the_operator_says_so() {
             assert_eq!((reply.status, &*reply.text()), (status, body));
         }
         assert_eq!(world.pam.requests().len(), 3);
-        assert_eq!(world.metric("portcullis_revocations_presumed_total").await, 0.0);
+        assert_eq!(world.metric("portcullis_revocation_presumptions_total").await, 0.0);
     }
     for (status, body) in BETSTACK_DEAD {
         let world = World::betstack().await;
@@ -104,10 +104,10 @@ async fn a_token_that_a_valkyrie_pam_calls_dead_does_not_reach_it_again() {
             assert_eq!(world.send(&request.replacing("X-Player-Token", LIVE)).await.status, 200);
         }
         assert_eq!(world.metric("portcullis_revocations_presumed").await, 1.0);
-        assert_eq!(world.metric("portcullis_revocations_presumed_total").await, 1.0);
+        assert_eq!(world.metric("portcullis_revocation_presumptions_total").await, 1.0);
         assert_eq!(world.metric("portcullis_revocations_live").await, 0.0);
         assert_eq!(world.metric("portcullis_revocations_total").await, 0.0);
-        let refused = r#"portcullis_decisions_total{check="standing",outcome="refused",reason="token_presumed_ended"}"#;
+        let refused = r#"portcullis_decisions_total{check="standing",mode="enforce",outcome="refused",reason="token_presumed_ended"}"#;
         assert_eq!(world.metric(refused).await, 6.0);
         let lines = world.finish().await;
         assert!(ids.iter().all(|id| reason(&lines, id) == "token_presumed_ended"));
@@ -149,8 +149,9 @@ async fn what_is_owed_and_what_looks_up_reaches_the_pam_whatever_was_learnt() {
         assert!(is_expired(&world.send(&bet()).await));
         assert_eq!(world.pam.requests().len(), count);
         // Nothing that is known to have ended was let through for it: the PAM decides.
-        let decided =
-            |outcome: &str| format!(r#"portcullis_decisions_total{{check="all",outcome="{outcome}",reason="ok"}}"#);
+        let decided = |outcome: &str| {
+            format!(r#"portcullis_decisions_total{{check="all",mode="enforce",outcome="{outcome}",reason="ok"}}"#)
+        };
         assert_eq!(world.metric(&decided("settled")).await, 0.0);
         assert_eq!(world.metric(&decided("admitted")).await, f64::from(u32::try_from(count).unwrap()));
     }
@@ -188,7 +189,7 @@ async fn a_token_lives_again_when_the_time_is_over() {
     timeout(PATIENCE, again).await.unwrap();
     assert_eq!(world.pam.requests().len(), 2);
     world.until("portcullis_revocations_presumed", 0.0).await;
-    assert_eq!(world.metric("portcullis_revocations_presumed_total").await, 1.0);
+    assert_eq!(world.metric("portcullis_revocation_presumptions_total").await, 1.0);
 }
 
 #[tokio::test]
@@ -255,7 +256,7 @@ async fn assert_teaches_nothing(said: Vec<u8>, (status, body): (u16, &[u8]), set
         assert_eq!((reply.status, &*reply.body), (status, body), "{shown}");
         assert_eq!(world.pam.requests().len(), count, "{shown}");
     }
-    assert_eq!(world.metric("portcullis_revocations_presumed_total").await, 0.0, "{shown}");
+    assert_eq!(world.metric("portcullis_revocation_presumptions_total").await, 0.0, "{shown}");
 }
 
 #[tokio::test]
@@ -319,7 +320,7 @@ async fn of_a_token_that_has_ended_nothing_is_learnt() {
         assert_eq!(world.send(&request).await.text(), VALKYRIE_DEAD[2].1);
     }
     assert_eq!(world.pam.requests().len(), 1 + owed().len());
-    assert_eq!(world.metric("portcullis_revocations_presumed_total").await, 0.0);
+    assert_eq!(world.metric("portcullis_revocation_presumptions_total").await, 0.0);
 }
 
 #[tokio::test]

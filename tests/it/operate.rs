@@ -436,7 +436,7 @@ async fn sightings_that_found_no_place_are_told() {
     }
     let about = world.admin("/status").await.json()["sightings"].clone();
     assert_eq!((&about["remembered"], &about["capacity"], &about["unremembered"]), (&json!(1), &json!(1), &json!(3)));
-    assert_eq!(world.metric("portcullis_sightings_unremembered").await, 3.0);
+    assert_eq!(world.metric("portcullis_sightings_missed_total").await, 3.0);
     let now = timestamp(SystemTime::now());
     let swept = ask(&world, "/revoke", json!({ "seen_before": now })).await;
     let expected = json!({ "ended": 1, "complete": false, "unremembered": 3, "seen_since": about["since"] });

@@ -1,9 +1,6 @@
-//! What the README shows is true: its config, its dialect, its metrics, its commands.
-
-use std::collections::BTreeSet;
+//! What the README shows is true: its config, its dialect, its commands.
 
 use crate::binary::{Running, portcullis};
-use crate::certificates::Authority;
 use crate::world::{Folder, Pam, Request, World, hmac_sha256_hex, load, now, operator, root, wallet};
 
 fn readme() -> String {
@@ -79,46 +76,6 @@ async fn the_dialect_of_the_readme_admits_what_it_describes_and_ends_its_token()
     assert_eq!(world.send(&signed("DELETE", "/v1/session", "", "")).await.status, 200);
     let reply = world.send(&bet("{\"stake\":2}")).await;
     assert_eq!((reply.status, reply.json()["text"].as_str()), (401, Some("the session has ended")));
-}
-
-#[tokio::test]
-async fn every_metric_is_in_the_readme_and_none_besides() {
-    let folder = Folder::new("readme-metrics");
-    let authority = Authority::new("pam");
-    let ca = format!("upstream_tls.ca={}", folder.write("ca.pem", &authority.pem));
-    let pam = Pam::over_tls(authority.issue(&["127.0.0.1"]).server(None)).await;
-    let world = World::with_pam("config/wallet.toml", &[&ca], pam).await;
-    world.send(&wallet::signed("debit", "{}")).await;
-    world.pam.answer_async(|_| crate::world::futures_answer::of(async { None }));
-    world.send(&wallet::signed("debit", &wallet::body("t"))).await;
-    let exposed = world.admin("/metrics").await.text();
-    let exposed: BTreeSet<&str> =
-        exposed.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let text = block_of_metrics();
-    let told: BTreeSet<&str> = text.iter().map(String::as_str).collect();
-    assert_eq!(exposed, told);
-}
-
-/// The names in the table under "What is watched"; `_capacity` alone continues the name before it.
-fn block_of_metrics() -> Vec<String> {
-    let text = readme();
-    let (_, behind) = text.split_once("\n## What is watched\n").unwrap();
-    let rows = behind.lines().filter(|line| line.starts_with("| `portcullis_"));
-    let mut names: Vec<String> = Vec::new();
-    for row in rows {
-        let cell = row.split('|').nth(1).unwrap();
-        for word in cell.split('`').skip(1).step_by(2) {
-            let name = word.split('{').next().unwrap();
-            match name.strip_prefix('_') {
-                Some(end) => {
-                    let stem = names.last().unwrap().rsplit_once('_').unwrap().0.to_owned();
-                    names.push(format!("{stem}_{end}"));
-                }
-                None => names.push(name.to_owned()),
-            }
-        }
-    }
-    names
 }
 
 /// The commands and the `curl` line under "End a token now", as they stand there, to a Portcullis of the test's own.

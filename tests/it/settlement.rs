@@ -3,9 +3,10 @@
 use crate::world::{Folder, GOOD, Reply, Request, World, answer, valkyrie, wallet};
 
 const ADMIT: [&str; 1] = ["token.settlement=admit"];
-const SETTLED: &str = r#"portcullis_decisions_total{check="all",outcome="settled",reason="ok"}"#;
-const ADMITTED: &str = r#"portcullis_decisions_total{check="all",outcome="admitted",reason="ok"}"#;
-const ENDED: &str = r#"portcullis_decisions_total{check="standing",outcome="refused",reason="token_ended"}"#;
+const SETTLED: &str = r#"portcullis_decisions_total{check="all",mode="enforce",outcome="settled",reason="ok"}"#;
+const ADMITTED: &str = r#"portcullis_decisions_total{check="all",mode="enforce",outcome="admitted",reason="ok"}"#;
+const ENDED: &str =
+    r#"portcullis_decisions_total{check="standing",mode="enforce",outcome="refused",reason="token_ended"}"#;
 
 /// What a call is to come to.
 #[derive(Clone, Copy, Debug, PartialEq)]

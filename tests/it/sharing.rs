@@ -152,7 +152,7 @@ async fn a_log_that_was_emptied_is_noticed_and_filled_again() {
     redis.kill();
     redis.start_again().await;
     // Its data is gone; the replicas have it.
-    one.until("portcullis_revocation_resyncs", 1.0).await;
+    one.until("portcullis_revocation_resyncs_total", 1.0).await;
     for world in [&one, &other] {
         world.until("portcullis_revocations_unpublished", 0.0).await;
         world.until("portcullis_revocation_store_away", 0.0).await;

@@ -102,11 +102,11 @@ async fn entries_that_are_not_ours_are_counted_and_the_rest_is_read() {
     assert!(store.cli(&[&["XADD", LOG, "*"], good.as_slice()].concat()).contains('-'));
     tokens.extend(end_all(&one, "after", 2).await);
     let unreadable = f64::from(u32::try_from(garbage.len() + 1).unwrap());
-    one.until("portcullis_revocation_entries_unreadable", unreadable).await;
+    one.until("portcullis_revocation_entries_unreadable_total", unreadable).await;
     let late = swift(&[store.set()]).await;
-    assert_eq!(late.metric("portcullis_revocation_entries_unreadable").await, unreadable);
+    assert_eq!(late.metric("portcullis_revocation_entries_unreadable_total").await, unreadable);
     assert_dead(&[&one, &late], &tokens).await;
-    assert_eq!(one.metric("portcullis_revocation_resyncs").await, 0.0);
+    assert_eq!(one.metric("portcullis_revocation_resyncs_total").await, 0.0);
     let lines = one.finish().await;
     assert_eq!(lines.iter().filter(|line| line["event"] == "revocation_entry_unreadable").count(), 1, "told once");
 }
@@ -120,7 +120,7 @@ async fn a_log_that_was_deleted_evicted_or_overwritten_is_filled_again() {
     for (resyncs, command) in [(1.0, ["DEL", LOG]), (2.0, ["FLUSHALL", "SYNC"])] {
         store.cli(&command);
         for world in [&one, &other] {
-            world.until("portcullis_revocation_resyncs", resyncs).await;
+            world.until("portcullis_revocation_resyncs_total", resyncs).await;
         }
         tokens.extend(end_all(&other, command[0], 2).await);
         settled(&[&one, &other]).await;
@@ -131,7 +131,7 @@ async fn a_log_that_was_deleted_evicted_or_overwritten_is_filled_again() {
     let place = end.lines().next().unwrap();
     assert_eq!(store.cli(&["EVAL", replace, "1", LOG, place]), place);
     for world in [&one, &other] {
-        world.until("portcullis_revocation_resyncs", 3.0).await;
+        world.until("portcullis_revocation_resyncs_total", 3.0).await;
     }
     settled(&[&one, &other]).await;
     store.cli(&["DEL", LOG]);
@@ -257,7 +257,7 @@ async fn a_store_that_hangs_anywhere_is_away_and_comes_back() {
         tokens.extend(end_all(&world, &name, 1).await);
         settled(&[&world, &other]).await;
         assert_dead(&[&world, &other], &tokens).await;
-        assert_eq!(world.metric("portcullis_revocation_resyncs").await, 0.0);
+        assert_eq!(world.metric("portcullis_revocation_resyncs_total").await, 0.0);
     };
     tokio::join!(hanging(None), hanging(Some(0)), hanging(Some(40)), hanging(Some(150)), hanging(Some(400)));
 }

@@ -135,7 +135,7 @@ impl World {
     }
 
     /// The value of a metric as `/metrics` shows it, for example `portcullis_revocations_live` or
-    /// `portcullis_requests_total{caller="a",route="b",status="200"}`; 0 when it is not there.
+    /// `portcullis_requests_total{caller="a",route="b",status="2xx"}`; 0 when it is not there.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.admin("/metrics").await.text();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
