@@ -11,10 +11,9 @@ pub struct Exposition {
     families: Vec<proto::MetricFamily>,
 }
 
-/// One metric, whose samples come next. It is on the page when it is dropped.
+/// The metric that was begun last, whose samples come next.
 pub struct Family<'e> {
-    page: &'e mut Exposition,
-    family: proto::MetricFamily,
+    families: &'e mut Vec<proto::MetricFamily>,
     metric: &'static Metric,
 }
 
@@ -35,7 +34,8 @@ impl Exposition {
             Kind::Gauge => proto::MetricType::GAUGE,
             Kind::Histogram => proto::MetricType::HISTOGRAM,
         });
-        Family { page: self, family, metric }
+        self.families.push(family);
+        Family { families: &mut self.families, metric }
     }
 
     /// A metric without labels.
@@ -51,12 +51,6 @@ impl Exposition {
             let _ = TextEncoder::new().encode_utf8(&[family], &mut text);
         }
         text.into_bytes()
-    }
-}
-
-impl Drop for Family<'_> {
-    fn drop(&mut self) {
-        self.page.families.push(std::mem::take(&mut self.family));
     }
 }
 
@@ -78,7 +72,7 @@ impl Family<'_> {
             }
             Kind::Histogram => debug_assert!(false, "{} is a histogram", self.metric.name),
         }
-        self.family.mut_metric().push(sample);
+        self.push(sample);
     }
 
     /// A histogram, which is several samples.
@@ -98,7 +92,13 @@ impl Family<'_> {
         histogram.set_sample_sum(distribution.seconds);
         let mut sample = self.labelled(labels);
         sample.set_histogram(histogram);
-        self.family.mut_metric().push(sample);
+        self.push(sample);
+    }
+
+    fn push(&mut self, sample: proto::Metric) {
+        if let Some(family) = self.families.last_mut() {
+            family.mut_metric().push(sample);
+        }
     }
 
     fn labelled(&self, values: &[&str]) -> proto::Metric {
