@@ -3,6 +3,7 @@
 mod call;
 mod check;
 mod demo;
+mod explain;
 mod operate;
 mod run;
 mod sign;
@@ -30,6 +31,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Run(config) => run::run(&config.into()),
         Command::Check(config) => check::check(&config.into()),
         Command::Sign(arguments) => sign::sign(*arguments),
+        Command::Explain(arguments) => explain::explain(*arguments),
         Command::Revoke(arguments) => operate::revoke(*arguments),
         Command::Unrevoke(arguments) => operate::unrevoke(*arguments),
         Command::Status(arguments) => operate::status(*arguments),
@@ -67,6 +69,8 @@ enum Command {
     Check(ConfigFlags),
     /// Print the header fields that a caller of the config sends, and a curl line that sends them.
     Sign(Box<sign::Sign>),
+    /// Say why a captured request is, or would be, refused: each check, what it found, and what to do. Calls nobody.
+    Explain(Box<explain::Explain>),
     /// End a token now, or all that were seen before a moment: asks the portcullis that runs at `admin` of the config.
     Revoke(Box<operate::Revoke>),
     /// Take back that a token ended.

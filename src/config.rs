@@ -47,6 +47,9 @@ pub struct Settings {
     /// What each caller would send as Authorization, where its newest secret is known in plain; for `sign` and `demo`,
     /// and wiped before serving starts.
     pub authorizations: Vec<Option<Secret>>,
+    /// The secrets of each caller's signing keys as they were read, in their order; for `explain`, which looks for how else
+    /// they may have been used, and wiped before serving starts.
+    pub signing_secrets: Vec<Vec<Secret>>,
     /// The key that secrets and tokens are remembered under.
     pub digest_key: DigestKey,
     /// Where callers connect.
@@ -290,14 +293,16 @@ fn settings(
 
     let callers = caller::callers(table, dialect.as_ref(), sources, &digest_key, asks_for_certificates, complaints);
     let modes = modes::modes(table, dialect.as_ref(), callers.iter().map(|read| read.mode), complaints);
-    let (callers, authorizations): (Vec<Caller>, _) =
-        callers.into_iter().map(|read| (read.caller, read.authorization)).unzip();
+    let (callers, presents): (Vec<Caller>, Vec<_>) =
+        callers.into_iter().map(|read| (read.caller, (read.authorization, read.signing))).unzip();
+    let (authorizations, signing_secrets) = presents.into_iter().unzip();
     let (admin_keys, admin_authorization) =
         admin::admin_token(table, &callers, sources, &digest_key, complaints).unzip();
     Some(Settings {
         dialect: dialect?,
         callers: Callers::new(callers, digest_key.clone()),
         authorizations,
+        signing_secrets,
         digest_key,
         listen: listen?,
         tls,

@@ -3,6 +3,8 @@
 //! Pure: it reads no clock and no memory. What it cannot know from the request alone it asks ([`Ask`]): is this password
 //! right, is this message new, is this token alive. Its last line yields a [`Permit`], the only thing forwarding accepts.
 
+pub mod walk;
+
 use std::borrow::Cow;
 use std::future::Future;
 use std::time::{Duration, SystemTime};

@@ -46,6 +46,7 @@ pub mod denial;
 pub mod descriptors;
 pub mod dialect;
 pub mod event;
+pub mod explain;
 pub mod fields;
 pub mod gate;
 pub mod json;

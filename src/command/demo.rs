@@ -94,7 +94,8 @@ async fn play(page: &mut Page<StdoutLock<'_>>, once: bool) -> Result<(), Fault> 
     std::future::pending().await
 }
 
-fn look() -> Look {
+/// What standard output is.
+pub(super) fn look() -> Look {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let terminal = io::stdout().is_terminal();
     // https://no-color.org

@@ -38,12 +38,14 @@ pub fn callers(
     callers
 }
 
-/// A caller, as far as it can be read.
+/// A caller, as far as it can be read, and what it proves itself by, in plain.
 pub struct Read {
     /// Who it is.
     pub caller: Caller,
-    /// The Authorization value it would send, where that is known.
+    /// The Authorization value it would send, where its newest secret is known.
     pub authorization: Option<Secret>,
+    /// The secrets of its signing keys as they were read, in their order.
+    pub signing: Vec<Secret>,
     /// Whether it is held to anything, where it says so.
     pub mode: Option<Mode>,
 }
@@ -76,7 +78,7 @@ impl Reading<'_> {
         let by_bearer = bearer.last().map(|key| Secret::new([b"Bearer ", key.expose()].concat()));
         let bearer: Vec<_> = bearer.iter().map(|key| credential_digest(key, self.digest_key)).collect();
         let signs = table.contains("signing");
-        let keys = self.keys(&mut table);
+        let (keys, signing) = self.keys(&mut table).into_iter().unzip();
         let key_id = table.string("key_id", self.complaints);
         let certificate = self.certificate(&mut table);
         let routes = self.routes(&mut table);
@@ -110,7 +112,8 @@ impl Reading<'_> {
         }
         let key_id = key_id.into();
         let caller = Caller { name: name.value.into(), basic, bearer, keys, key_id, certificate, routes, from };
-        Some(Read { caller, authorization: by_bearer.or(by_basic), mode: mode.map(|mode| mode.value) })
+        let mode = mode.map(|mode| mode.value);
+        Some(Read { caller, authorization: by_bearer.or(by_basic), signing, mode })
     }
 
     fn basic(&mut self, mut table: Table) -> Option<(BasicSecrets, Option<Secret>)> {
@@ -165,9 +168,9 @@ impl Reading<'_> {
         found.into_iter().map(|secret| secret.value).collect()
     }
 
-    fn keys(&mut self, table: &mut Table) -> Vec<SigningKey> {
+    fn keys(&mut self, table: &mut Table) -> Vec<(SigningKey, Secret)> {
         let scheme = self.dialect.and_then(|dialect| dialect.signature.as_ref());
-        let mut keys: Vec<SigningKey> = Vec::new();
+        let mut keys: Vec<(SigningKey, Secret)> = Vec::new();
         let Some(signing) = table.node("signing") else { return keys };
         if matches!(&signing.value, Value::Array(nodes) if nodes.is_empty()) {
             self.complaints.push(&signing.place, "a list without a key: nothing could ever match it");
@@ -180,11 +183,11 @@ impl Reading<'_> {
             let key = table.node("key").and_then(|node| secret(node, self.sources, self.complaints));
             table.finish(self.complaints);
             let (Some(id), Some(key), Some(scheme)) = (id, key, scheme) else { continue };
-            if keys.iter().any(|other| *other.id == id.value) {
+            if keys.iter().any(|(other, _)| *other.id == id.value) {
                 self.complaints.push(&id.place, format!("this caller has two keys with the id `{}`", id.value));
             }
             match SigningKey::new(&id.value, &key, scheme.algorithm, &scheme.key_form) {
-                Ok(key) => keys.push(key),
+                Ok(made) => keys.push((made, key)),
                 Err(fault) => self.complaints.push(&place, fault),
             }
         }

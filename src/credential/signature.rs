@@ -3,6 +3,7 @@
 pub mod encoding;
 pub mod format;
 pub mod message;
+pub mod mistakes;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +14,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use subtle::{Choice, ConstantTimeEq};
+use zeroize::Zeroizing;
 
 use super::freshness::TimestampRule;
 use crate::denial::Denial;
@@ -214,31 +216,32 @@ impl Algorithm {
     }
 }
 
+impl KeyForm {
+    /// The bytes of the key; the error says what is wrong with the secret without showing it.
+    fn key(&self, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+        let text = text
+            .strip_prefix(self.prefix.as_bytes())
+            .ok_or_else(|| format!("the secret does not start with `{}`, as its dialect says", self.prefix))?;
+        let key = match self.encoding {
+            None => Some(text.to_vec()),
+            // Operators paste keys with and without padding; which of the two says nothing about the bytes.
+            Some(Encoding::Base64) => STANDARD.decode(text).ok(),
+            Some(encoding) => encoding.decode(text),
+        };
+        key.map(Zeroizing::new).ok_or_else(|| "the secret is not spelled in the encoding its dialect says".to_owned())
+    }
+}
+
 impl SigningKey {
     /// Makes a key of a secret; the error says what is wrong with the secret without showing it.
     pub fn new(id: &str, secret: &Secret, algorithm: Algorithm, form: &KeyForm) -> Result<SigningKey, String> {
-        let text = secret.expose();
-        let text = text
-            .strip_prefix(form.prefix.as_bytes())
-            .ok_or_else(|| format!("the secret does not start with `{}`, as its dialect says", form.prefix))?;
-        let decoded = match form.encoding {
-            None => None,
-            // Operators paste keys with and without padding; which of the two says nothing about the bytes.
-            Some(Encoding::Base64) => Some(STANDARD.decode(text).ok()),
-            Some(encoding) => Some(encoding.decode(text)),
-        };
-        let decoded = match decoded {
-            None => None,
-            Some(None) => return Err("the secret is not spelled in the encoding its dialect says".to_owned()),
-            Some(Some(bytes)) => Some(Secret::new(bytes)),
-        };
-        let key = decoded.as_ref().map_or(text, Secret::expose);
+        let key = form.key(secret.expose())?;
         if key.len() < SHORTEST_KEY {
             return Err(format!(
                 "a signing key has fewer than {SHORTEST_KEY} bytes and could be found by trying; make one with `openssl rand -hex 32`"
             ));
         }
-        let mac = Keyed::new(algorithm, key).ok_or("the secret cannot be used as a key")?;
+        let mac = Keyed::new(algorithm, &key).ok_or("the secret cannot be used as a key")?;
         Ok(SigningKey { id: id.into(), mac })
     }
 

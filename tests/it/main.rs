@@ -56,4 +56,5 @@ mod prometheus;
 mod sight;
 
 mod demo;
+mod explain;
 mod readme;

@@ -12,7 +12,7 @@ use crate::json::{Pointers, compact};
 /// A parsed message template.
 #[derive(Clone, Debug)]
 pub struct Message {
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
 }
 
 /// What the template needs besides the request itself.
@@ -27,13 +27,13 @@ pub struct Stamps<'a> {
 }
 
 #[derive(Clone, Debug)]
-enum Part {
+pub(super) enum Part {
     Literal(Box<[u8]>),
     Value(Piece, Vec<Filter>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Piece {
+pub(super) enum Piece {
     Body,
     Timestamp,
     Nonce,
@@ -45,7 +45,7 @@ enum Piece {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Filter {
+pub(super) enum Filter {
     Compact,
     Sha256,
     Hex,
@@ -111,6 +111,17 @@ impl Message {
     /// True when the body is part of the message.
     pub fn reads_body(&self) -> bool {
         self.pieces().any(|piece| *piece == Piece::Body)
+    }
+
+    /// True when the body stands in the message in a spelling that hides what is in it from the eye, and from nobody else.
+    pub fn respells_body(&self) -> bool {
+        self.parts.iter().any(|part| match part {
+            Part::Value(Piece::Body, filters) => {
+                !filters.contains(&Filter::Sha256)
+                    && filters.iter().any(|filter| matches!(filter, Filter::Hex | Filter::Base64))
+            }
+            Part::Value(..) | Part::Literal(_) => false,
+        })
     }
 
     /// True when the body goes into the message without its white space: then it must be read as JSON first, or else
