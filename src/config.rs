@@ -4,6 +4,7 @@ mod admin;
 mod caller;
 mod fixed;
 mod modes;
+mod otel;
 pub mod paper;
 mod redis;
 mod reference;
@@ -32,9 +33,11 @@ use crate::origin::TrustedProxies;
 use crate::request::HeadLimits;
 use crate::revocation::Rules;
 use crate::secret::{DigestKey, Secret};
+use crate::span::SpanRules;
 use crate::tls::callers::CallerRules;
 use crate::tls::pam::PamRules;
 use crate::tls::watched::Watched;
+use crate::trace::Trust;
 use crate::upstream::{Protocol, UpstreamLimits};
 
 /// Everything a running Portcullis needs to know, checked.
@@ -71,6 +74,10 @@ pub struct Settings {
     pub admin_authorization: Option<Secret>,
     /// Whose word on where a request comes from counts.
     pub trusted_proxies: TrustedProxies,
+    /// What becomes of the trace that a request brings, where its caller has no rule of its own or is nobody.
+    pub trace: Trust,
+    /// How a tracing backend is told of requests; `None` when none is. From the environment, not from the file.
+    pub spans: Option<SpanRules>,
     /// Bounds on what callers send.
     pub limits: Limits,
     /// Bounds on the exchange with the PAM.
@@ -242,6 +249,8 @@ fn settings(
     let base_path = base_path(table, complaints);
     let trusted_proxies = networks(table, "trusted_proxies", complaints).unwrap_or_default();
     let proxy_protocol = networks(table, "proxy_protocol", complaints).unwrap_or_default();
+    let trace = trust(table, complaints).unwrap_or(Trust::Continue);
+    let spans = otel::spans(sources, complaints);
     let threads =
         table.integer("threads", 0..=1024, complaints).and_then(|threads| usize::try_from(threads.value).ok());
 
@@ -313,6 +322,8 @@ fn settings(
         admin_keys,
         admin_authorization,
         trusted_proxies: TrustedProxies::new(trusted_proxies, proxy_protocol),
+        trace,
+        spans,
         limits,
         upstream_limits,
         revocation,
@@ -497,6 +508,12 @@ fn networks(table: &mut Table, key: &str, complaints: &mut Complaints) -> Option
         }
     };
     Some(texts.into_iter().filter_map(read).collect())
+}
+
+/// What becomes of a trace that a caller has begun.
+fn trust(table: &mut Table, complaints: &mut Complaints) -> Option<Trust> {
+    let words = [("continue", Trust::Continue), ("link", Trust::Link)];
+    table.choice("trace", &words, complaints).map(|trust| trust.value)
 }
 
 fn duration(table: &mut Table, key: &str, usual: Duration, complaints: &mut Complaints) -> Duration {

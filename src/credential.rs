@@ -19,6 +19,7 @@ use crate::denial::Denial;
 use crate::fields::{Fields, Only};
 use crate::network::Network;
 use crate::secret::{DigestKey, Purpose, Secret, SecretDigest};
+use crate::trace::Trust;
 
 /// A system that calls, with everything it can prove itself by.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Caller {
     pub routes: Option<Vec<Box<str>>>,
     /// Where it may call from; `None` is anywhere.
     pub from: Option<Vec<Network>>,
+    /// What becomes of the traces it has begun; `None` where the config's word for all counts.
+    pub trace: Option<Trust>,
 }
 
 /// What a Basic user may prove itself with; any may match.

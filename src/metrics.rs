@@ -39,6 +39,7 @@ use crate::dialect::Dialect;
 use crate::event::{Decision, Event};
 use crate::proxy::{HandshakeFault, Refused};
 use crate::revocation::feed::Condition;
+use crate::span;
 use crate::tls::Expiry;
 use crate::upstream::{Counts, End};
 
@@ -54,6 +55,7 @@ pub struct Metrics {
     upstream: Histogram,
     exchanges: Exchanges,
     undelivered: Counter,
+    spans: span::Counts,
     /// Requests being served.
     pub in_flight: Gauge,
     /// Requests that met a fault of ours.
@@ -165,6 +167,7 @@ impl Default for Metrics {
             upstream: Histogram::default(),
             exchanges: Exchanges::all(),
             undelivered: Counter::default(),
+            spans: span::Counts::default(),
             in_flight: Gauge::default(),
             panics: Counter::default(),
             connections: Gauge::default(),
@@ -183,6 +186,11 @@ impl Metrics {
     /// Begins to show what a config brings with it, from zero, and gives what its requests count in.
     pub fn know(&self, dialect: &Dialect, callers: &Callers) -> Arc<Traffic> {
         self.generations.begin(dialect, callers)
+    }
+
+    /// What becomes of spans, for whoever hands them over.
+    pub fn spans(&self) -> span::Counts {
+        self.spans.clone()
     }
 
     /// Counts what never became a request.
@@ -294,6 +302,8 @@ impl Metrics {
         page.family(&all::OWN_DURATION).distribution(&[], &self.own.now());
         page.family(&all::UPSTREAM_DURATION).distribution(&[], &self.upstream.now());
         page.one(&all::UNDELIVERED, self.undelivered.value());
+        page.one(&all::SPANS_EXPORTED, self.spans.exported.value());
+        page.one(&all::SPANS_DROPPED, self.spans.dropped.value());
         newest
     }
 

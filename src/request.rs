@@ -48,6 +48,8 @@ pub struct Head {
     pub fields: Fields,
     /// What the head says about the message around it.
     pub framing: Framing,
+    /// The version of HTTP it came in: `1.0`, `1.1` or `2`.
+    pub version: &'static str,
 }
 
 /// What a head says about the message around it.
@@ -172,7 +174,8 @@ impl Head {
         let target = Target::parse(raw.slice_ref(target)).map_err(HeadFault::Target)?;
         let fields = Fields::scan(raw.clone(), feed + 1, limits.fields).map_err(HeadFault::from_field)?;
         let framing = framing(&fields, persistent)?;
-        Ok(Head { method, target, fields, framing })
+        let version = if persistent { "1.1" } else { "1.0" };
+        Ok(Head { method, target, fields, framing, version })
     }
 
     /// A head that came as HTTP/2 fields; `fields` must carry the authority as Host (RFC 9113 §8.3.1).
@@ -193,7 +196,7 @@ impl Head {
             Only::None => None,
             Only::One(_) | Only::Many => framing.length,
         };
-        Ok(Head { method, target, fields, framing: Framing { length, ..framing } })
+        Ok(Head { method, target, fields, framing: Framing { length, ..framing }, version: "2" })
     }
 }
 

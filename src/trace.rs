@@ -3,6 +3,8 @@
 //! What the caller sent is adopted when it is beyond doubt and replaced when it is not; a bad identifier never
 //! refuses a request. Clock and randomness arrive in [`Fresh`].
 
+pub mod sampler;
+
 use std::fmt;
 
 use uuid::Uuid;
@@ -65,11 +67,31 @@ impl fmt::Display for CorrelationId {
 /// <https://www.w3.org/TR/trace-context-2/>
 #[derive(Clone, Debug)]
 pub struct TraceContext {
-    trace_id: [u8; 32],
-    parent_id: [u8; 16],
-    flags: u8,
+    own: SpanContext,
+    parent: Option<SpanContext>,
+    link: Option<SpanContext>,
     tracestate: Option<Box<str>>,
-    adopted: bool,
+}
+
+/// One span as others name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanContext {
+    /// Its trace.
+    pub trace_id: [u8; 16],
+    /// Its own id, which `traceparent` calls parent-id.
+    pub span_id: [u8; 8],
+    /// Bit 0: it may be recorded. Bit 1: its trace-id is random.
+    pub flags: u8,
+}
+
+/// What becomes of a trace that a caller has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It goes on: our spans are part of the caller's trace, and its word on sampling is heard.
+    Continue,
+    /// A new one begins, with a link to the caller's: its word on sampling counts for nothing here, and neither does its
+    /// `tracestate`.
+    Link,
 }
 
 impl TraceContext {
@@ -83,33 +105,36 @@ impl TraceContext {
         tracestate: impl Iterator<Item = &'a [u8]>,
         fresh: &Fresh,
     ) -> Self {
-        let parent_id = hex(&never_zero(fresh.parent_id));
-        match only(traceparent).and_then(Parent::read) {
+        match only(traceparent).and_then(SpanContext::read) {
             Some(parent) => Self {
-                trace_id: parent.trace_id,
-                parent_id,
-                flags: parent.flags,
+                own: SpanContext { span_id: never_zero(fresh.parent_id), ..parent },
+                parent: Some(parent),
+                link: None,
                 tracestate: combine(tracestate),
-                adopted: true,
             },
-            // Not sampled: that flag says "my caller may have recorded this", and nothing here records a span.
-            // Setting it would have the PAM record every request that came without a trace.
-            None => Self {
-                trace_id: hex(&never_zero(fresh.trace_id)),
-                parent_id,
-                flags: RANDOM,
-                tracestate: None,
-                adopted: false,
-            },
+            None => Self { own: SpanContext::starting(fresh), parent: None, link: None, tracestate: None },
         }
+    }
+
+    /// Starts a new trace in place of the caller's, and remembers that one as a link. A trace that starts here already
+    /// stays as it is.
+    pub fn start_anew(&mut self, fresh: &Fresh) {
+        if let Some(parent) = self.parent.take() {
+            *self = Self { own: SpanContext::starting(fresh), parent: None, link: Some(parent), tracestate: None };
+        }
+    }
+
+    /// Says to the PAM whether this request is recorded here.
+    pub fn sample(&mut self, sampled: bool) {
+        self.own.flags = self.own.flags & !SAMPLED | u8::from(sampled);
     }
 
     /// The value of the one `traceparent`: version 00, lower-case hex, with a parent-id of our own.
     pub fn traceparent(&self) -> [u8; 55] {
         let mut value = *b"00-................................-................-..";
-        value[3..35].copy_from_slice(&self.trace_id);
-        value[36..52].copy_from_slice(&self.parent_id);
-        value[53..].copy_from_slice(&hex::<2>(&[self.flags]));
+        value[3..35].copy_from_slice(&hex::<32>(&self.own.trace_id));
+        value[36..52].copy_from_slice(&hex::<16>(&self.own.span_id));
+        value[53..].copy_from_slice(&hex::<2>(&[self.own.flags]));
         value
     }
 
@@ -120,22 +145,43 @@ impl TraceContext {
 
     /// The trace-id in lower-case hex, for the log.
     pub fn trace_id(&self) -> [u8; 32] {
-        self.trace_id
+        hex(&self.own.trace_id)
     }
 
     /// Whether the trace is the caller's; `false` when it starts here.
     pub fn adopted(&self) -> bool {
-        self.adopted
+        self.parent.is_some()
+    }
+
+    /// What goes to the PAM: the span of the exchange with it.
+    pub fn own(&self) -> SpanContext {
+        self.own
+    }
+
+    /// The caller's span, where its trace goes on.
+    pub fn parent(&self) -> Option<SpanContext> {
+        self.parent
+    }
+
+    /// The caller's span, where a new trace was started in place of its own.
+    pub fn link(&self) -> Option<SpanContext> {
+        self.link
     }
 }
 
-/// What is kept of the `traceparent` received.
-struct Parent {
-    trace_id: [u8; 32],
-    flags: u8,
-}
+impl SpanContext {
+    /// Whether it may be recorded.
+    pub fn sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
 
-impl Parent {
+    /// Not sampled: that flag says "my caller may have recorded this", and that is for whoever records to say. Setting it
+    /// would have the PAM record every request that came without a trace.
+    fn starting(fresh: &Fresh) -> Self {
+        let (trace_id, span_id) = (never_zero(fresh.trace_id), never_zero(fresh.parent_id));
+        Self { trace_id, span_id, flags: RANDOM }
+    }
+
     /// Reads `version "-" trace-id "-" parent-id "-" trace-flags`; of a version still unknown, what follows behind
     /// another `-` is left unread, as the specification demands.
     fn read(value: &[u8]) -> Option<Self> {
@@ -149,18 +195,11 @@ impl Parent {
             b"00" => tail.is_empty(),
             _ => tail.is_empty() || tail.starts_with(b"-"),
         };
-        let valid = ends_well
-            && is_lower_hex(version)
-            && is_lower_hex(trace_id)
-            && is_lower_hex(parent_id)
-            && is_lower_hex(flags)
-            && trace_id != &[b'0'; 32]
-            && parent_id != &[b'0'; 16];
-        if !valid {
-            return None;
-        }
-        let flags = u8::from_str_radix(str::from_utf8(flags).ok()?, 16).ok()?;
-        Some(Self { trace_id: *trace_id, flags: flags & (SAMPLED | RANDOM) })
+        unhex::<1>(version)?;
+        let (trace_id, span_id) = (unhex::<16>(trace_id)?, unhex::<8>(parent_id)?);
+        let [flags] = unhex::<1>(flags)?;
+        let valid = ends_well && trace_id != [0; 16] && span_id != [0; 8];
+        valid.then_some(Self { trace_id, span_id, flags: flags & (SAMPLED | RANDOM) })
     }
 }
 
@@ -231,8 +270,21 @@ fn is_value(value: &[u8]) -> bool {
     (1..=VALUE_MAX).contains(&value.len()) && value.iter().all(is_allowed)
 }
 
-fn is_lower_hex(digits: &[u8]) -> bool {
-    digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+/// The bytes that lower-case hex stands for; there are twice as many digits as `BYTES`.
+fn unhex<const BYTES: usize>(digits: &[u8]) -> Option<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair.iter().try_fold(0, |byte, digit| Some(byte << 4 | lower_hex(*digit)?))?;
+    }
+    Some(bytes)
+}
+
+fn lower_hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
 }
 
 /// Lower-case hex; `DIGITS` is twice the number of bytes.

@@ -192,6 +192,20 @@ impl Upstream {
         [self.pool.count(), self.connections.count()]
     }
 
+    /// Where the PAM is, as `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The version of HTTP that is spoken to it, as others write it; `None` where that is its choice.
+    pub fn version(&self) -> Option<&'static str> {
+        match self.protocol {
+            Protocol::Http1 => Some("1.1"),
+            Protocol::Http2 => Some("2"),
+            Protocol::Auto => None,
+        }
+    }
+
     /// The same, in this version of HTTP instead of HTTP/1.1.
     pub fn speaking(self, protocol: Protocol) -> Upstream {
         Upstream { protocol, ..self }

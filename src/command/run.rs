@@ -132,6 +132,13 @@ async fn until_stopped(
         _ = interrupt.recv() => false,
     };
     current.now().tell_rest();
+    let spans = match current.now().spans() {
+        Some(spans) => Some(spans.flush(LAST_SPANS).await),
+        None => None,
+    };
+    if spans == Some(false) {
+        log.note("warn", "spans_left", &json!({}));
+    }
     log.note("info", "stopped", &json!({ "all_requests_finished": finished }));
     if let Some(admin) = admin {
         admin.drain(ADMIN_DRAIN).await;
@@ -145,6 +152,9 @@ fn bound(address: &str, key: &str) -> Result<TcpListener, String> {
 
 /// For the reader of the log to take what is left.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// For the receiver of traces to take what is left: it is no reason to stop late.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// A scrape in flight may finish.
 const ADMIN_DRAIN: Duration = Duration::from_millis(500);

@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::networks;
 use super::paper::{Complaints, Place, Spanned, Table, Value};
 use super::reference::{placed_secrets, secret, secrets};
 use super::sources::Sources;
+use super::{networks, trust};
 use crate::credential::authorization::{AuthScheme, is_key};
 use crate::credential::password::StoredHash;
 use crate::credential::signature::SigningKey;
@@ -88,6 +88,7 @@ impl Reading<'_> {
         if from.as_ref().is_some_and(Vec::is_empty) && self.complaints.len() == good {
             self.complaints.push(&place, "`from` is empty, so this caller could never call; leave it out for anywhere");
         }
+        let trace = trust(&mut table, self.complaints);
         let before = self.complaints.len();
         self.hold_against_dialect(&place, basic.is_some(), table.contains("bearer"), signs);
         table.finish(self.complaints);
@@ -111,7 +112,7 @@ impl Reading<'_> {
             return None;
         }
         let key_id = key_id.into();
-        let caller = Caller { name: name.value.into(), basic, bearer, keys, key_id, certificate, routes, from };
+        let caller = Caller { name: name.value.into(), basic, bearer, keys, key_id, certificate, routes, from, trace };
         let mode = mode.map(|mode| mode.value);
         Some(Read { caller, authorization: by_bearer.or(by_basic), signing, mode })
     }

@@ -65,12 +65,14 @@ impl Kind {
 }
 
 /// All metrics, in the order of the page.
-pub static ALL: [&Metric; 56] = [
+pub static ALL: [&Metric; 58] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &OWN_DURATION,
     &UPSTREAM_DURATION,
     &UNDELIVERED,
+    &SPANS_EXPORTED,
+    &SPANS_DROPPED,
     &DECISIONS,
     &IN_FLIGHT,
     &UPSTREAM_IN_FLIGHT,
@@ -171,6 +173,24 @@ pub static UNDELIVERED: Metric = Metric {
     labels: &[],
     help: "Replies that their callers did not take whole.",
     advice: "Callers give up: compare their timeout with the PAM's latency.",
+};
+
+#[allow(missing_docs)]
+pub static SPANS_EXPORTED: Metric = Metric {
+    name: "portcullis_spans_exported_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Spans that the receiver of traces has taken.",
+    advice: "",
+};
+
+#[allow(missing_docs)]
+pub static SPANS_DROPPED: Metric = Metric {
+    name: "portcullis_spans_dropped_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Spans lost, since too many waited or the receiver of traces did not take them.",
+    advice: "Traces have holes: is the receiver reachable and fast enough? `OTEL_BSP_MAX_QUEUE_SIZE` makes more wait.",
 };
 
 #[allow(missing_docs)]

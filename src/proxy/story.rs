@@ -43,9 +43,10 @@ use crate::revocation::presumed::Presumed;
 use crate::revocation::sightings::Sightings;
 use crate::revocation::{Revocations, WhenAway};
 use crate::secret::DigestKey;
+use crate::span::{Asked, Exchange, Recorded, Spans};
 use crate::tls::callers::CallerTls;
 use crate::token::TokenDigest;
-use crate::trace::{CorrelationId, Fresh, TraceContext};
+use crate::trace::{CorrelationId, Fresh, TraceContext, Trust};
 use crate::upstream::{Answer, AnswerBody, FailureKind, Manner, Upstream};
 
 /// A running Portcullis: one generation of its config, and what outlives generations.
@@ -67,6 +68,10 @@ pub struct Portcullis {
     traffic: Arc<Traffic>,
     log: Log,
     log_rules: LogRules,
+    /// What becomes of the traces of callers that have no rule of their own.
+    trust: Trust,
+    /// `None` when no backend is told of requests.
+    spans: Option<Arc<Spans>>,
 }
 
 /// What is kept of a request until its reply has been sent.
@@ -74,6 +79,8 @@ pub struct Record {
     event: Event,
     /// Whom the request claims to come from, if nobody was proven.
     suspect: Option<Box<str>>,
+    /// `None` when no backend is told of it.
+    recorded: Option<Recorded>,
     start: Instant,
     unsettled: Option<Ticket>,
     /// Given back when the reply has been sent.
@@ -94,13 +101,14 @@ struct Course<'g> {
     place: Option<Place>,
     own: Duration,
     upstream: Option<Duration>,
+    exchange: Option<Exchange>,
 }
 
 impl Portcullis {
     /// Puts the parts together.
     ///
     /// Opens what tokens that ended are kept in; the error says what is wrong with it.
-    pub async fn new(settings: Settings, log: Log) -> Result<Portcullis, String> {
+    pub async fn new(mut settings: Settings, log: Log) -> Result<Portcullis, String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let callers = names(&settings);
         let (mut revocations, token_key) =
@@ -126,15 +134,11 @@ impl Portcullis {
             refusals: Arc::new(Refusals::new(log.clone())),
             requests: Arc::new(RequestLog::new(log.clone())),
         };
-        Ok(Portcullis::of(
-            Generation::first(settings.fixed.clone()),
-            settings,
-            token_key,
-            memory,
-            Arc::default(),
-            metrics,
-            log,
-        ))
+        let rules = settings.spans.take();
+        let spans = rules.map(|rules| Arc::new(Spans::start(rules, metrics.spans(), log.clone())));
+        let first = Generation::first(settings.fixed.clone());
+        let portcullis = Portcullis::of(first, settings, token_key, memory, Arc::default(), metrics, log);
+        Ok(Portcullis { spans, ..portcullis })
     }
 
     /// The next generation. What came before the reload stays known; what is under way ends by the old one.
@@ -145,7 +149,9 @@ impl Portcullis {
         let memory = self.memory.successor(&names(&settings), settings.upstream_limits.total);
         let (places, metrics) = (Arc::clone(&self.places), Arc::clone(&self.metrics));
         let token_key = self.gate.token_key.clone();
-        Ok(Portcullis::of(generation, settings, token_key, memory, places, metrics, self.log.clone()))
+        let next = Portcullis::of(generation, settings, token_key, memory, places, metrics, self.log.clone());
+        // The environment is as it was.
+        Ok(Portcullis { spans: self.spans.clone(), ..next })
     }
 
     fn of(
@@ -191,6 +197,8 @@ impl Portcullis {
             traffic,
             log,
             log_rules: settings.log,
+            trust: settings.trace,
+            spans: None,
         }
     }
 
@@ -227,6 +235,11 @@ impl Portcullis {
     /// Tells the log what it keeps back, when nothing comes any more.
     pub fn tell_rest(&self) {
         self.memory.requests.tell_rest();
+    }
+
+    /// Where requests go that a backend is told of; `None` when there is none.
+    pub fn spans(&self) -> Option<&Spans> {
+        self.spans.as_deref()
     }
 
     /// Who may make an operator's calls; `None` when there are none.
@@ -369,9 +382,16 @@ impl Portcullis {
 
         course.forwarded = true;
         course.settled = permit.settled;
+        self.place_in_trace(stamps, &course.trail);
         let asked = Instant::now();
         let answer = self.ask_pam(&request, whence.origin, stamps, &permit).await;
         course.upstream = Some(asked.elapsed());
+        course.exchange = self.spans.is_some().then(|| Exchange {
+            asked,
+            address: self.upstream.address().into(),
+            version: self.upstream.version(),
+            status: answer.as_ref().ok().map(|answer| answer.status),
+        });
         // What is held whole has left the PAM: how fast its caller takes it is nothing to wait for.
         let streams = answer.as_ref().is_ok_and(|answer| matches!(answer.body, AnswerBody::Stream(_)));
         course.place = streams.then_some(place);
@@ -406,6 +426,20 @@ impl Portcullis {
             true => Denial::Upstream(failure.kind),
             false => Denial::Unsent(failure.kind),
         })
+    }
+
+    /// Whose trace this is part of, and whether it is recorded. That depends on the caller, so it is settled when everybody
+    /// has been asked who it is; to settle it again changes nothing.
+    fn place_in_trace(&self, stamps: &mut Stamps, trail: &Trail<'_>) {
+        let caller = trail.caller.and_then(|caller| self.gate.callers.at(caller));
+        match caller.and_then(|caller| caller.trace).unwrap_or(self.trust) {
+            Trust::Continue => {}
+            Trust::Link => stamps.trace.start_anew(&stamps.fresh),
+        }
+        if let Some(spans) = &self.spans {
+            let sampled = spans.sampler().samples(&stamps.trace);
+            stamps.trace.sample(sampled);
+        }
     }
 
     /// From the answer to the reply: first the token dies, then the reply exists.
@@ -542,7 +576,13 @@ impl Portcullis {
             },
             sample: self.log_rules.sample,
         };
-        Record { event, suspect, start, unsettled: course.unsettled, _place: course.place }
+        let recorded = self.spans.is_some() && stamps.trace.own().sampled();
+        let recorded = recorded.then(|| {
+            let path = course.trail.route.map(|route| route.path.clone());
+            let scheme = if self.certificates.callers.is_some() { "https" } else { "http" };
+            Recorded::of(&stamps.trace, Asked { path, version: stamps.version, scheme }, course.exchange)
+        });
+        Record { event, suspect, recorded, start, unsettled: course.unsettled, _place: course.place }
     }
 }
 
@@ -564,6 +604,7 @@ impl Serve for Portcullis {
         };
         let client = origin.map_or(peer.address, |origin| origin.client);
         let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields), client);
+        stamps.version = head.as_ref().ok().map(|head| head.version);
         let method = head.as_ref().map_or("none", |head| head.method.as_str());
         let passed = match (head, origin) {
             (Ok(head), Ok(origin)) => {
@@ -578,6 +619,7 @@ impl Serve for Portcullis {
             (Ok(_), Err(Unreadable)) => Err(Denial::ForwardedMalformed),
             (Err(fault), _) => Err(Denial::Head(fault)),
         };
+        self.place_in_trace(&mut stamps, &course.trail);
         let (reply, denial) = match passed {
             Ok(reply) => (reply, None),
             Err(denial) => {
@@ -604,6 +646,9 @@ impl Serve for Portcullis {
         self.metrics.count(&self.traffic, &record.event);
         self.memory.requests.tell(&record.event, self.log_rules);
         self.metrics.in_flight.dec();
+        if let (Some(spans), Some(recorded)) = (&self.spans, record.recorded) {
+            spans.take(recorded, record.event, record.start);
+        }
     }
 
     fn connected(&self, change: i64) {
@@ -642,6 +687,8 @@ struct Stamps {
     fresh: Fresh,
     correlation: CorrelationId,
     trace: TraceContext,
+    /// The version of HTTP, when a head could be read.
+    version: Option<&'static str>,
 }
 
 impl Stamps {
@@ -657,6 +704,7 @@ impl Stamps {
             correlation: CorrelationId::adopt_or_mint(fields.all("x-correlation-id"), &fresh),
             trace: TraceContext::adopt_or_start(fields.all("traceparent"), fields.all("tracestate"), &fresh),
             fresh,
+            version: None,
         }
     }
 

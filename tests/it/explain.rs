@@ -411,7 +411,7 @@ async fn it_decides_as_the_one_that_runs() {
         wallet::signed("nothing", &body),
         Request::new("GET", "/api/wallet/debit"),
     ];
-    let world = World::start("config/wallet.toml").await;
+    let world = World::of("config/wallet.toml", &[]).await;
     for call in calls {
         let reply = world.send(&call).await;
         let (code, text) = explained("config/wallet.toml", &call.bytes(), &[]);
