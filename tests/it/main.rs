@@ -54,6 +54,7 @@ mod upstream;
 mod leaks;
 mod prometheus;
 mod sight;
+mod spans;
 
 mod demo;
 mod explain;

@@ -74,6 +74,11 @@ impl World {
         let settings = load(config, &pam.address.to_string(), set).unwrap_or_else(|complaints| {
             panic!("{config}: {}", complaints.iter().map(|c| format!("\n  {c}")).collect::<String>())
         });
+        World::of_settings(settings, pam).await
+    }
+
+    /// The same with settings that the test has loaded itself.
+    pub async fn of_settings(settings: Settings, pam: Pam) -> World {
         let log = Shared::default();
         let (lines, writer) = Log::start(log.clone()).unwrap();
         let traffic = bind(&settings.listen).unwrap();
@@ -234,6 +239,20 @@ impl Drop for H2Connection {
 
 /// Settings from a config of the repository (or an absolute path), as the flags of the command line would give them.
 pub fn load(config: &str, upstream: &str, set: &[&str]) -> Result<Settings, Vec<Complaint>> {
+    load_with(config, upstream, set, &[])
+}
+
+/// The same with more variables than every test has.
+pub fn load_with(
+    config: &str,
+    upstream: &str,
+    set: &[&str],
+    variables: &[(&str, &str)],
+) -> Result<Settings, Vec<Complaint>> {
+    let variable = |name: &str| {
+        let more = variables.iter().find(|(other, _)| *other == name);
+        more.map(|(_, value)| (*value).to_owned()).or_else(|| secret_variable(name))
+    };
     let flags = Flags {
         config: root().join(config),
         listen: Some("127.0.0.1:0".to_owned()),
@@ -241,7 +260,7 @@ pub fn load(config: &str, upstream: &str, set: &[&str]) -> Result<Settings, Vec<
         admin: Some("127.0.0.1:0".to_owned()),
         set: set.iter().map(|&set| set.to_owned()).collect(),
     };
-    Settings::load(&flags, &secret_variable, DigestKey::new([7; 32]))
+    Settings::load(&flags, &variable, DigestKey::new([7; 32]))
 }
 
 /// The repository.
