@@ -1,8 +1,9 @@
-//! The admin address: `/metrics`, `/livez`, `/readyz`, `/status`, and the calls of an operator who has the admin token.
+//! The admin address: a page for people, `/metrics`, `/livez`, `/readyz`, `/status`, and the calls of an operator who has the admin token.
 //! Never reachable on the traffic address.
 //!
 //! ```text
 //! admin      the pages
+//! page       the one for people
 //! operate    a call, from its head to its reply
 //! key        who may make one
 //! order      what can be asked for
@@ -11,6 +12,7 @@
 pub mod key;
 mod operate;
 pub mod order;
+pub mod page;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +51,10 @@ impl Admin {
             let allow = (Bytes::from_static(b"Allow"), Bytes::from_static(b"GET, HEAD"));
             return whole(405, [typed(TEXT), vec![allow]].concat(), Bytes::from_static(b"only GET and HEAD\n"));
         }
+        if path == "/" {
+            let facts = portcullis.facts(*self.ready.borrow());
+            return whole(200, page::fields(), page::render(&facts, head.target.query() == "pause").into());
+        }
         let (status, kind, body) = match path {
             "/metrics" => (200, "text/plain; version=0.0.4; charset=utf-8", portcullis.exposition().into()),
             "/status" => (200, "application/json", format!("{:#}\n", portcullis.status()).into()),
@@ -63,8 +69,8 @@ impl Admin {
 
 fn directory(portcullis: &Portcullis) -> Bytes {
     let pages: &[u8] = match portcullis.admin_keys() {
-        None => b"there are /metrics /livez /readyz /status\n",
-        Some(_) => b"there are /metrics /livez /readyz /status, and POST /revoke /unrevoke /standing\n",
+        None => b"there are / /metrics /livez /readyz /status\n",
+        Some(_) => b"there are / /metrics /livez /readyz /status, and POST /revoke /unrevoke /standing\n",
     };
     Bytes::from_static(pages)
 }
@@ -102,7 +108,7 @@ fn whole(status: u16, fields: Vec<(Bytes, Bytes)>, body: Bytes) -> Reply {
     Reply { status, fields, body: ReplyBody::Whole(body), last: false }
 }
 
-const PAGES: [&str; 4] = ["/metrics", "/livez", "/readyz", "/status"];
+const PAGES: [&str; 5] = ["/", "/metrics", "/livez", "/readyz", "/status"];
 
 const TEXT: &str = "text/plain; charset=utf-8";
 

@@ -31,7 +31,7 @@
 //! | [`descriptors`] | how many connections there is room for |
 //! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
-//! | [`event`], [`log`], [`metrics`], [`span`], [`readiness`], [`admin`] | what people see, and what an operator can do |
+//! | [`event`], [`log`], [`metrics`], [`span`], [`sight`], [`readiness`], [`admin`] | what people see, and what an operator can do |
 //! | [`command`] | the command line |
 //!
 //! What it promises: refused means untouched; the bytes checked are the bytes forwarded; dead stays dead; at most once;
@@ -65,6 +65,7 @@ pub mod reload;
 pub mod request;
 pub mod revocation;
 pub mod secret;
+pub mod sight;
 pub mod span;
 pub mod target;
 pub mod tls;

@@ -59,10 +59,14 @@ impl Generation {
         }
     }
 
+    /// What is wrong with the config as it is now, where it is not this one.
+    pub fn complaints(&self) -> Vec<String> {
+        self.rejected().iter().map(Complaint::to_string).collect()
+    }
+
     /// What `/status` shows.
     pub fn status(&self) -> Value {
-        let rejected: Vec<String> = self.rejected().iter().map(Complaint::to_string).collect();
-        json!({ "generation": self.number, "since": timestamp(self.since), "rejected": rejected })
+        json!({ "generation": self.number, "since": timestamp(self.since), "rejected": self.complaints() })
     }
 
     fn rejected(&self) -> MutexGuard<'_, Arc<[Complaint]>> {

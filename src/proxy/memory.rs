@@ -18,6 +18,7 @@ use crate::rate::Rates;
 use crate::revocation::presumed::Presumed;
 use crate::revocation::{Revocations, Room};
 use crate::secret::SecretDigest;
+use crate::sight::Sight;
 use crate::token::{Standing, TokenDigest};
 
 /// Right passwords, signed messages, ended tokens, those the PAM does not seem to know any more, and who calls or fails too
@@ -36,6 +37,8 @@ pub struct Memory {
     pub refusals: Arc<Refusals>,
     /// Which requests have a line in the log.
     pub requests: Arc<RequestLog>,
+    /// What people look at.
+    pub sight: Arc<Sight>,
 }
 
 /// One request's questions.
@@ -61,6 +64,7 @@ impl Memory {
             lockouts: Arc::clone(&self.lockouts),
             refusals: Arc::clone(&self.refusals),
             requests: Arc::clone(&self.requests),
+            sight: Arc::clone(&self.sight),
         }
     }
 

@@ -7,6 +7,8 @@
 //! Each step leaves with a [`Denial`]; only a [`Permit`] leads to the PAM. The answer is in hand, and the token dead,
 //! before the first byte of it goes to the caller.
 
+mod facts;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -23,6 +25,7 @@ use super::places::{Place, Places};
 use super::{Body, BodyFault, Refusals, Refused, Sent, Serve, forward};
 use crate::admin::key::AdminKeys;
 use crate::config::{Complaint, Drain, Limits, Settings};
+use crate::credential::Caller;
 use crate::credential::password::Passwords;
 use crate::credential::replay::claims::Claims;
 use crate::credential::replay::{Replays, Ticket};
@@ -43,6 +46,7 @@ use crate::revocation::presumed::Presumed;
 use crate::revocation::sightings::Sightings;
 use crate::revocation::{Revocations, WhenAway};
 use crate::secret::DigestKey;
+use crate::sight::{KnownCaller, Sight};
 use crate::span::{Asked, Exchange, Recorded, Spans};
 use crate::tls::callers::CallerTls;
 use crate::token::TokenDigest;
@@ -133,6 +137,7 @@ impl Portcullis {
             lockouts: Arc::default(),
             refusals: Arc::new(Refusals::new(log.clone())),
             requests: Arc::new(RequestLog::new(log.clone())),
+            sight: Arc::new(Sight::new(Moment::now())),
         };
         let rules = settings.spans.take();
         let spans = rules.map(|rules| Arc::new(Spans::start(rules, metrics.spans(), log.clone())));
@@ -164,6 +169,7 @@ impl Portcullis {
         log: Log,
     ) -> Portcullis {
         let traffic = metrics.know(&settings.dialect, &settings.callers);
+        memory.sight.know(known(&settings), settings.dialect.routes.iter().map(|route| route.name.clone()));
         let upstream = Upstream::new(settings.upstream, settings.upstream_limits)
             .speaking(settings.upstream_protocol)
             .counted_in(&metrics.upstream_connections);
@@ -644,6 +650,7 @@ impl Serve for Portcullis {
             self.readiness.count(caller, record.event.would_refuse.iter().chain(refused), SystemTime::now());
         }
         self.metrics.count(&self.traffic, &record.event);
+        self.memory.sight.observe(&record.event, Moment::now());
         self.memory.requests.tell(&record.event, self.log_rules);
         self.metrics.in_flight.dec();
         if let (Some(spans), Some(recorded)) = (&self.spans, record.recorded) {
@@ -669,6 +676,7 @@ impl Serve for Portcullis {
 
     fn refused(&self, client: IpAddr, refused: Refused) {
         self.metrics.count_refused(refused);
+        self.memory.sight.observe_turned_away(refused.reason(), Moment::now());
         self.memory.refusals.tell(client, refused);
     }
 
@@ -679,6 +687,12 @@ impl Serve for Portcullis {
 
 fn names(settings: &Settings) -> Vec<Box<str>> {
     settings.callers.iter().map(|caller| caller.name.clone()).collect()
+}
+
+/// The callers, as people are told of them.
+fn known(settings: &Settings) -> impl Iterator<Item = KnownCaller> {
+    let ids = |caller: &Caller| caller.keys.iter().map(|key| key.id.clone()).collect();
+    settings.callers.iter().map(move |caller| KnownCaller { name: caller.name.clone(), keys: ids(caller) })
 }
 
 /// The identifiers of one request, and where it comes from.

@@ -243,7 +243,7 @@ async fn unless_it_is_configured_there_is_no_such_call() {
             let [found, unknown] = [send(&world, &request).await, send(&world, &unknown).await];
             assert_eq!(found.status, 404, "{method} {path}");
             assert_eq!((found.fields.clone(), found.text()), (unknown.fields.clone(), unknown.text()));
-            assert_eq!(found.text(), "there are /metrics /livez /readyz /status\n");
+            assert_eq!(found.text(), "there are / /metrics /livez /readyz /status\n");
         }
     }
     assert_eq!(debit(&world, "t").await, 200);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::{wire_cases, world::root};
 
 /// Rooms that do no input or output and read no clock, environment or randomness: those are arguments.
-const PURE: [&str; 22] = [
+const PURE: [&str; 25] = [
     "gate.rs",
     "gate/",
     "explain.rs",
@@ -29,6 +29,9 @@ const PURE: [&str; 22] = [
     "announcement.rs",
     "rate.rs",
     "lockout.rs",
+    "sight.rs",
+    "sight/",
+    "admin/page/",
 ];
 
 /// They are among the credentials, and remember: what is asked of them is asked through the gate's questions.
