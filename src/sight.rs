@@ -208,11 +208,9 @@ impl Sight {
             (Became::Failed, Some(denial)) => self.tell(&self.failed, event, denial.reason(), second),
             (Became::Failed, None) => self.tell(&self.failed, event, "pam_5xx", second),
         }
-    }
-
-    /// Counts a request that was admitted although a check that is not enforced would have refused it.
-    pub fn observe_unenforced(&self, event: &Event, denial: Denial, now: Moment) {
-        self.tell(&self.unenforced, event, denial.reason(), self.second(now));
+        for denial in &event.would_refuse {
+            self.tell(&self.unenforced, event, denial.reason(), second);
+        }
     }
 
     /// Counts what never became a request.
@@ -505,8 +503,7 @@ mod tests {
         let start = Moment::now();
         let sight = Sight::new(start);
         let admitted = event("a", 200, None, Decision::Admitted);
-        sight.observe(&admitted, start);
-        sight.observe_unenforced(&admitted, Denial::Stale, start);
+        sight.observe(&Event { would_refuse: vec![Denial::Stale], ..admitted }, start);
         let seen = sight.seen(start);
         assert_eq!(seen.refused, Told::default());
         assert_eq!(seen.unenforced.last[0].kind.reason, "stale");

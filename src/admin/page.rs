@@ -101,7 +101,7 @@ fn now(html: &mut Html, seen: &Seen) {
     let most = seen.minutes.iter().map(|became| became.all()).max().unwrap_or_default();
     let hour = seen.all.hour;
     let title = format!(
-        "Calls in each minute of the last hour, {most} at most: {} admitted, {} refused, {} failed",
+        "Calls in each minute of the last hour, {most} at most: {} admitted (green), {} refused (amber), {} failed (red)",
         hour.admitted, hour.refused, hour.failed
     );
     html.sparkline(&title, &series);
@@ -123,22 +123,22 @@ fn now(html: &mut Html, seen: &Seen) {
         empty: "",
     });
     html.raw("<div class=\"panels\">\n");
-    by_name(html, "By caller", "caller", &seen.callers);
-    by_name(html, "By route", "route", &seen.routes);
+    by_name(html, "By caller, last minute", "caller", &seen.callers);
+    by_name(html, "By route, last minute", "route", &seen.routes);
     by_reason(html, "Refused, by reason", "Nothing was refused in the last hour.", &seen.refused);
     by_reason(html, "Failed, by reason", "Nothing failed in the last hour.", &seen.failed);
     html.raw("</div></section>\n");
 }
 
 fn by_name(html: &mut Html, caption: &'static str, head: &'static str, named: &[(Box<str>, Outcomes)]) {
-    let columns = [head, "admitted", "refused", "failed", "last hour"];
+    let columns = [head, "admitted", "refused", "failed", "all, last hour"];
     let row = |name: String, outcomes: Outcomes| {
         let Outcomes { minute, hour } = outcomes;
         let mut row = vec![name];
         row.extend([minute.admitted, minute.refused, minute.failed, hour.all()].map(|count| count.to_string()));
         row
     };
-    let mut rows: Vec<_> = named.iter().take(MOST).map(|(name, outcomes)| row(name.to_string(), *outcomes)).collect();
+    let mut rows: Vec<_> = named.iter().take(MOST).map(|(name, outcomes)| row(short(name), *outcomes)).collect();
     let rest = named.get(MOST..).unwrap_or_default();
     if !rest.is_empty() {
         let sum = rest.iter().fold(Outcomes::default(), |sum, (_, one)| sum.and(*one));
@@ -168,7 +168,7 @@ fn unenforced(html: &mut Html, facts: &Facts) {
         html.raw("<p class=\"quiet\">Every check is enforced.</p>\n");
     } else {
         html.raw("<h3>Not enforced</h3><ul>\n");
-        for one in facts.unenforced.iter().take(MOST) {
+        for one in facts.unenforced.iter().take(MOST_SENTENCES) {
             html.element("<li>", one, "</li>\n");
         }
         more(html, facts.unenforced.len());
@@ -185,7 +185,7 @@ fn unenforced(html: &mut Html, facts: &Facts) {
 fn by_kind(html: &mut Html, caption: &'static str, empty: &'static str, told: &Told) {
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (kind, lately) in told.kinds.iter().take(MOST) {
-        let names = [&*kind.caller, &*kind.route, kind.reason].map(str::to_owned);
+        let names = [&*kind.caller, &*kind.route, kind.reason].map(short);
         rows.push([&names[..], &[lately.minute.to_string(), lately.hour.to_string()]].concat());
     }
     let rest = told.kinds.get(MOST..).unwrap_or_default();
@@ -203,11 +203,11 @@ fn by_kind(html: &mut Html, caption: &'static str, empty: &'static str, told: &T
 }
 
 fn last(html: &mut Html, caption: &'static str, empty: &'static str, told: &Told) {
-    let rows = told.last.iter().map(|example| {
+    let rows = told.last.iter().take(MOST_EXAMPLES).map(|example| {
         let kind = &example.kind;
-        let names = [&*example.timestamp, &*kind.caller, &*kind.route, kind.reason, &*example.correlation_id];
-        let mut row: Vec<String> = names.map(str::to_owned).to_vec();
-        row.push(example.status.to_string());
+        let mut row = vec![example.timestamp.clone()];
+        row.extend([&*kind.caller, &*kind.route, kind.reason].map(short));
+        row.extend([example.correlation_id.clone(), example.status.to_string()]);
         row
     });
     let columns = ["time", "caller", "route", "reason", "correlation id", "status"];
@@ -255,7 +255,7 @@ fn state(html: &mut Html, facts: &Facts) {
     html.table(Table { caption: "Parts", columns: &["part", "state"], named: 2, rows, empty: "" });
     if !facts.config.rejected.is_empty() {
         html.raw("<h3>Why the config on disk is refused</h3><ul>\n");
-        for complaint in facts.config.rejected.iter().take(MOST) {
+        for complaint in facts.config.rejected.iter().take(MOST_SENTENCES) {
             html.element("<li>", complaint, "</li>\n");
         }
         more(html, facts.config.rejected.len());
@@ -322,7 +322,7 @@ fn secrets(html: &mut Html, facts: &Facts) {
     html.raw("<section><h2>Secrets</h2>\n");
     let row = |(caller, id, used): &(Box<str>, Box<str>, Option<Duration>)| {
         let used = used.map_or_else(|| "not since the start".to_owned(), ago);
-        vec![caller.to_string(), id.to_string(), used]
+        vec![short(caller), short(id), used]
     };
     // Those that were used last are what a rotation is about to end; those that never were, what it is about to begin.
     let mut rows: Vec<_> = keys.iter().rev().take(MOST).map(row).collect();
@@ -338,18 +338,35 @@ fn secrets(html: &mut Html, facts: &Facts) {
         rows,
         empty: "No secret that has an id.",
     });
-    let callers = format!("There are {} callers in the config.", facts.callers);
+    let callers = format!("Callers in the config: {}.", facts.callers);
     html.element("<p class=\"quiet\">", &callers, "</p></section>\n");
 }
 
 fn more(html: &mut Html, all: usize) {
-    if all > MOST {
-        html.element("<li>and ", &(all - MOST).to_string(), " more</li>\n");
+    if all > MOST_SENTENCES {
+        html.element("<li>and ", &(all - MOST_SENTENCES).to_string(), " more</li>\n");
+    }
+}
+
+/// A name, cut where it is longer than names are: a page of them has a bound.
+fn short(name: &str) -> String {
+    match name.char_indices().nth(LONGEST_NAME) {
+        None => name.to_owned(),
+        Some((end, _)) => [name.get(..end).unwrap_or_default(), "…"].concat(),
     }
 }
 
 /// Rows of a table; what is beyond them is summed.
-const MOST: usize = 50;
+const MOST: usize = 40;
+
+/// Examples shown.
+const MOST_EXAMPLES: usize = 20;
+
+/// Sentences of a list; how many there are beyond them is said.
+const MOST_SENTENCES: usize = 10;
+
+/// Characters of a name.
+const LONGEST_NAME: usize = 40;
 
 const STYLE: &str = include_str!("page/style.css");
 
@@ -361,3 +378,94 @@ const FIELDS: [(&str, &str); 6] = [
     ("X-Frame-Options", "DENY"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::facts::InUse;
+    use super::*;
+    use crate::sight::tally::{Example, Kind};
+
+    /// Everything a config and callers can choose, at its worst.
+    fn worst() -> Facts {
+        let name = |at: usize| -> Box<str> { format!("{at:04}{}", "\"".repeat(5000)).into() };
+        let many = Lately { minute: u64::MAX >> 12, hour: u64::MAX >> 12 };
+        let became = BecameOf { admitted: many.hour, refused: many.hour, failed: many.hour };
+        let kind = |at| Kind { caller: name(at), route: name(at), reason: "a_reason_that_is_rather_long" };
+        let example = |at| Example {
+            kind: kind(at),
+            timestamp: "2026-01-01T00:00:00.000000Z".to_owned(),
+            status: 500,
+            correlation_id: "&".repeat(128),
+        };
+        let told = Told {
+            reasons: vec![("a_reason_that_is_rather_long", many); 100],
+            kinds: (0..512).map(|at| (kind(at), many)).collect(),
+            unkept: u64::MAX,
+            last: (0..50).map(example).collect(),
+        };
+        let outcomes = Outcomes { minute: became, hour: became };
+        let named: Vec<_> = (0..1025).map(|at| (name(at), outcomes)).collect();
+        let seen = Seen {
+            all: outcomes,
+            minutes: vec![became; 60],
+            callers: named.clone(),
+            routes: named,
+            refused: told.clone(),
+            failed: told.clone(),
+            unenforced: told.clone(),
+            turned_away: told,
+            keys: (0..3000).map(|at| (name(at), name(at), None)).collect(),
+            ..Seen::default()
+        };
+        let sentences = vec!["\"".repeat(5000); 1000];
+        let config = InUse { rejected: sentences.clone(), ..InUse::default() };
+        Facts { seen, unenforced: sentences, config, ..Facts::default() }
+    }
+
+    #[test]
+    fn the_page_has_a_bound_whatever_it_shows() {
+        let page = render(&worst(), false);
+        assert!(page.len() <= 256 << 10, "{}", page.len());
+        assert!(page.contains("(985 more)") && page.contains("and 990 more"));
+        assert!(page.ends_with("</html>\n"));
+    }
+
+    #[test]
+    fn what_is_beyond_the_rows_of_a_table_is_summed() {
+        let mut facts = Facts::default();
+        let one = BecameOf { admitted: 1, ..BecameOf::default() };
+        facts.seen.callers = vec![("a".into(), Outcomes { minute: one, hour: one }); 1000];
+        let page = render(&facts, true);
+        let sum = "<th scope=\"row\">(960 more)</th><td class=\"n\">960</td><td class=\"n\">0</td>\
+                   <td class=\"n\">0</td><td class=\"n\">960</td>";
+        assert!(page.contains(sum), "{page}");
+    }
+
+    /// WCAG 2.2, success criterion 1.4.3, in both colour schemes.
+    #[test]
+    fn every_text_stands_out_from_what_is_behind_it() {
+        let (light, dark) = STYLE.split_once("@media").unwrap();
+        let dark = dark.split_once("} }").unwrap().0;
+        for scheme in [light, dark] {
+            let of = |name: &str| {
+                let (_, value) = scheme.split_once(&format!("--{name}: #")).unwrap();
+                luminance(&value[..6])
+            };
+            for ground in ["ground", "panel"] {
+                for text in ["text", "quiet", "link", "good", "doubtful", "bad"] {
+                    let (one, other) = (of(text), of(ground));
+                    let contrast = (one.max(other) + 0.05) / (one.min(other) + 0.05);
+                    assert!(contrast >= 4.5, "{text} on {ground}: {contrast}");
+                }
+            }
+        }
+    }
+
+    fn luminance(colour: &str) -> f64 {
+        let part = |at: usize| {
+            let share = f64::from(u8::from_str_radix(&colour[at..at + 2], 16).unwrap()) / 255.0;
+            if share <= 0.03928 { share / 12.92 } else { ((share + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * part(0) + 0.7152 * part(2) + 0.0722 * part(4)
+    }
+}

@@ -378,7 +378,7 @@ impl Outside {
 
     /// Hears the admin pages and the log as well, searches all of it, and gives the reasons that the log names.
     async fn search(mut self, world: World, secrets: &[&str], signatures: &[String]) -> BTreeSet<String> {
-        for page in ["/metrics", "/status", "/readyz", "/livez", "/canary"] {
+        for page in ["/", "/metrics", "/status", "/readyz", "/livez", "/canary"] {
             self.heard.push_str(&world.admin(page).await.text());
         }
         let lines = world.finish().await;

@@ -52,6 +52,7 @@ mod unserved;
 mod upstream;
 
 mod leaks;
+mod page;
 mod prometheus;
 mod sight;
 mod spans;

@@ -12,7 +12,7 @@ use crate::world::{
     Connection, PATIENCE, Pam, Reply, Request, World, answer, basic, betstack, futures_answer, valkyrie, wallet,
 };
 
-const PAGES: [&str; 4] = ["/livez", "/readyz", "/metrics", "/status"];
+const PAGES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/status"];
 
 #[tokio::test]
 async fn readiness_follows_the_process() {
@@ -38,10 +38,10 @@ async fn readiness_does_not_speak_of_the_pam() {
 }
 
 #[tokio::test]
-async fn the_admin_address_has_four_pages_to_get() {
+async fn the_admin_address_has_five_pages_to_get() {
     let world = World::wallet().await;
     let mut connection = Connection::to(world.admin).await;
-    for path in ["/", "/healthz", "/metrics/", "/Metrics", "/livez/x", "/api/wallet/debit"] {
+    for path in ["/index.html", "/healthz", "/metrics/", "/Metrics", "/livez/x", "/api/wallet/debit"] {
         let reply = connection.send(&Request::new("GET", path)).await;
         assert_eq!((reply.status, reply.text().contains("/metrics /livez /readyz /status")), (404, true), "{path}");
     }

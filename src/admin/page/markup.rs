@@ -56,8 +56,8 @@ impl Html {
     /// A table that can be scrolled sideways where it is wider than the page.
     pub fn table(&mut self, table: Table<'_>) -> &mut Html {
         if table.rows.is_empty() {
-            self.element("<h3>", table.caption, "</h3>");
-            return self.element("<p class=\"quiet\">", table.empty, "</p>\n");
+            self.element("<div><h3>", table.caption, "</h3>");
+            return self.element("<p class=\"quiet\">", table.empty, "</p></div>\n");
         }
         self.element("<div class=\"wide\" role=\"region\" tabindex=\"0\" aria-label=\"", table.caption, "\">");
         self.element("<table><caption>", table.caption, "</caption><thead><tr>");
@@ -123,7 +123,7 @@ fn is_hidden(one: char) -> bool {
 }
 
 /// Characters of one text; names and complaints are shorter.
-const LONGEST: usize = 400;
+const LONGEST: usize = 320;
 
 #[cfg(test)]
 mod tests {

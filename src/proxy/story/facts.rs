@@ -15,6 +15,7 @@ impl Portcullis {
         let count = |level: i64| u64::try_from(level).unwrap_or_default();
         let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let second = i64::try_from(since).unwrap_or(i64::MAX);
+        let unenforced = self.gate.modes.unenforced(self.gate.callers.iter().count());
         let expiries = self.certificates.expiries().into_iter();
         Facts {
             at: timestamp(at),
@@ -22,7 +23,7 @@ impl Portcullis {
             ready: ready && self.is_ready(),
             seen: self.memory.sight.seen(now),
             callers: self.gate.callers.iter().count(),
-            unenforced: Vec::new(),
+            unenforced: unenforced.into_iter().map(|check| check.as_str().to_owned()).collect(),
             config: InUse {
                 generation: self.generation.number(),
                 since: timestamp(self.generation.since()),
