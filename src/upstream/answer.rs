@@ -225,7 +225,7 @@ impl Incoming {
 }
 
 /// A failure behind the request.
-fn answering(kind: FailureKind) -> Failure {
+pub(super) fn answering(kind: FailureKind) -> Failure {
     Failure { kind, sent: true }
 }
 

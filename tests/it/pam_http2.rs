@@ -243,6 +243,26 @@ async fn a_connection_that_was_silent_is_asked_for_a_sign_of_life() {
     assert_eq!((pam.connections(), pam.streams()), (2, 2));
 }
 
+// threat: G4
+#[tokio::test]
+async fn a_connection_that_does_not_answer_one_who_asks_is_trusted_by_nobody_who_waited_to_ask() {
+    let pam = Raw::start(&[], Silence::AfterFirst, |stream, _| answered(stream, "200")).await;
+    let limits = UpstreamLimits { connect: Duration::from_secs(2), read: Duration::from_secs(2), ..LIMITS };
+    let upstream = upstream(pam.address, limits);
+    ask(&upstream, "/").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let later = |millis| {
+        let upstream = &upstream;
+        async move {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            ask(upstream, &id()).await
+        }
+    };
+    let (one, two, three) = tokio::join!(later(0), later(200), later(400));
+    assert!([one, two, three].iter().all(Result::is_ok));
+    assert_eq!(pam.streams(), 4);
+}
+
 #[tokio::test]
 async fn a_connection_by_other_certificates_is_not_used_again() {
     let authority = Authority::new("rotated");

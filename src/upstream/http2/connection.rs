@@ -33,8 +33,11 @@ pub(super) struct Connection {
 
 struct Usage {
     places: usize,
-    /// When it was last heard of: an exchange was over, or a ping was answered.
+    /// When an exchange was over last.
     since: Instant,
+    /// When the PAM was last heard of: an answer began, or a ping was answered. An exchange that only ran out of time says
+    /// nothing for it.
+    heard: Instant,
 }
 
 /// Why there is no place.
@@ -72,7 +75,7 @@ impl Connection {
             sender,
             by,
             allowed: allowed.clone(),
-            usage: Mutex::new(Usage { places: 0, since: Instant::now() }),
+            usage: Mutex::new(Usage { places: 0, since: Instant::now(), heard: Instant::now() }),
             pings: tokio::sync::Mutex::new(pings),
             roomier: Arc::clone(roomier),
             _tally: tally,
@@ -99,7 +102,7 @@ impl Connection {
         if usage.places >= allowed {
             return Err(Look::Full);
         }
-        let doubtful = rested >= DOUBT_AFTER;
+        let doubtful = usage.heard.elapsed() >= DOUBT_AFTER;
         usage.places += 1;
         drop(usage);
         Ok(Place { connection: Arc::clone(connection), new, doubtful })
@@ -141,14 +144,21 @@ impl Place {
         let asked = async {
             let mut pings = self.connection.pings.lock().await;
             // Somebody else may have asked meanwhile.
-            if self.connection.usage().since.elapsed() < DOUBT_AFTER {
+            if self.connection.usage().heard.elapsed() < DOUBT_AFTER {
                 return true;
             }
             let answered = pings.ping(Ping::opaque()).await.is_ok();
-            self.connection.usage().since = Instant::now();
+            if answered {
+                self.heard();
+            }
             answered
         };
         timeout(limit, asked).await.unwrap_or(false)
+    }
+
+    /// The PAM has given a sign of life.
+    pub(super) fn heard(&self) {
+        self.connection.usage().heard = Instant::now();
     }
 }
 
@@ -239,7 +249,7 @@ const MOST_PLACES: usize = 100;
 /// Bytes of an answer that the PAM may send ahead of its reader.
 const WINDOW: u32 = 64 << 10;
 
-/// A connection on which nothing came to an end for so long is asked for a sign of life before another request is trusted
+/// A connection on which nothing was heard for so long is asked for a sign of life before another request is trusted
 /// to it.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 

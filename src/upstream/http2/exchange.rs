@@ -12,8 +12,8 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::Place;
-use super::incoming::{Gathered, Incoming};
-use crate::upstream::answer::{Answer, AnswerBody, MOST_INTERIM};
+use super::incoming::Incoming;
+use crate::upstream::answer::{Answer, AnswerBody, Gathered, MOST_INTERIM, answering};
 use crate::upstream::patience::Patience;
 use crate::upstream::{Failure, FailureKind, Manner, UpstreamLimits};
 
@@ -43,6 +43,7 @@ pub(in crate::upstream) async fn exchange(
         Some(head) => (head, Some(sending)),
         None => (waiting.head(Some((patience, limits.read))).await?, None),
     };
+    place.heard();
     let reused = !place.new;
     let (head, recv) = head.into_parts();
     let (status, fields, mut incoming) =
@@ -151,9 +152,4 @@ pub(super) fn kind(fault: &h2::Error) -> FailureKind {
         true => FailureKind::Malformed("http2"),
         false => FailureKind::Closed,
     }
-}
-
-/// A failure behind the request.
-fn answering(kind: FailureKind) -> Failure {
-    Failure { kind, sent: true }
 }

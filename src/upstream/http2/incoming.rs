@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::Place;
 use super::exchange::kind;
 use crate::fields::{FieldFault, Fields, Only, content_length};
-use crate::upstream::answer::AnswerStream;
+use crate::upstream::answer::{AnswerStream, Gathered};
 use crate::upstream::patience::Patience;
 use crate::upstream::{FailureKind, UpstreamLimits};
 
@@ -21,13 +21,6 @@ pub(in crate::upstream) struct Incoming {
     limits: UpstreamLimits,
     /// Behind the stream, so that the stream is over when another may take the place.
     _place: Place,
-}
-
-/// What became of an attempt to hold a body.
-pub(super) enum Gathered {
-    Whole(Bytes),
-    /// It is larger; these are its first bytes, perhaps none.
-    Larger(Bytes),
 }
 
 impl Incoming {
