@@ -1,6 +1,7 @@
 //! How many connections may be open, in all and from one address.
 
 use std::collections::HashMap;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -75,14 +76,27 @@ impl Inside {
         *open += 1;
         Ok(Some(from))
     }
+
+    fn leave(&mut self, from: IpAddr) {
+        if let Some(open) = self.by_address.get_mut(&from) {
+            *open -= 1;
+            if *open == 0 {
+                self.by_address.remove(&from);
+            }
+        }
+    }
 }
 
 impl Entered {
     /// Counts it against the bound on an address as well, for those that are let in before it is known where they come
     /// from.
     pub fn comes_from(&mut self, from: IpAddr, bounds: Bounds) -> Result<(), Full> {
-        let counted = self.turnstile.inside().count_from(from, bounds)?;
-        self.from = self.from.or(counted);
+        let mut inside = self.turnstile.inside();
+        let counted = inside.count_from(from, bounds)?;
+        // Where it had been counted already, that was before the config said that it comes from somewhere else.
+        if let Some(before) = mem::replace(&mut self.from, counted) {
+            inside.leave(before);
+        }
         Ok(())
     }
 }
@@ -91,13 +105,8 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let mut inside = self.turnstile.inside();
         inside.all -= 1;
-        if let Some(from) = self.from
-            && let Some(open) = inside.by_address.get_mut(&from)
-        {
-            *open -= 1;
-            if *open == 0 {
-                inside.by_address.remove(&from);
-            }
+        if let Some(from) = self.from {
+            inside.leave(from);
         }
     }
 }
@@ -164,6 +173,17 @@ mod tests {
         drop(one);
         assert_eq!(other.comes_from(from, bounds), Ok(()));
         drop(other);
+        let inside = turnstile.inside();
+        assert_eq!((inside.all, inside.by_address.len()), (0, 0));
+    }
+
+    #[test]
+    fn who_was_counted_under_another_address_before_leaves_nothing_behind() {
+        let (turnstile, bounds): Stile = stile(9, Some(1));
+        let mut one = turnstile.enter(Some("10.0.0.1".parse().unwrap()), bounds).ok().unwrap();
+        assert_eq!(one.comes_from("10.0.0.2".parse().unwrap(), bounds), Ok(()));
+        assert!(turnstile.enter(Some("10.0.0.1".parse().unwrap()), bounds).is_ok());
+        drop(one);
         let inside = turnstile.inside();
         assert_eq!((inside.all, inside.by_address.len()), (0, 0));
     }
