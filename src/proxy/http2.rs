@@ -1,6 +1,8 @@
 //! A connection that speaks HTTP/2: its requests, side by side. The frames are pingora's and the h2 crate's.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -50,13 +52,16 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
     let mut taken_since_goodbye = 0;
     let mut rejected = 0;
     let mut stopping = false;
+    // It was opened by somebody who does not know yet, and is not told before the first request has been taken: some send
+    // none on a connection that begins with a goodbye.
+    let late = leaving.is_announced();
     // Not before its last request is done does a connection count as closed: a drain must wait for what the PAM executes,
     // also when the caller has gone.
     let mut requests = open.subscribe();
     loop {
         let accepted = tokio::select! {
             biased;
-            () = leaving.announced(), if !stopping => {
+            () = farewell(&mut leaving, late && taken == 0), if !stopping => {
                 connection.graceful_shutdown();
                 stopping = true;
                 continue;
@@ -86,6 +91,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
             }
             () = idle(&open, if stopping { LAST_WORD } else { limits.idle_timeout }) => {
                 if stopping {
+                    let _ = timeout(limits.write_timeout, handed_over(&mut connection, &waits)).await;
                     break;
                 }
                 // Said before it is closed: a request that crosses this is known not to have been taken (RFC 9113 §6.8).
@@ -278,6 +284,23 @@ impl Body for Inbound {
         }
         timeout(time, self.whole(most)).await.unwrap_or(Err(BodyFault::Slow))
     }
+}
+
+/// Returns when a connection is to be told that we stop.
+async fn farewell(leaving: &mut Leaving, waits: bool) {
+    match waits {
+        true => leaving.over().await,
+        false => leaving.announced().await,
+    }
+}
+
+/// Returns when the kernel has taken what was said.
+async fn handed_over(connection: &mut h2::server::Connection<Stream, Bytes>, waits: &watch::Receiver<Waits>) {
+    poll_fn(|cx| match connection.poll_closed(cx) {
+        Poll::Pending if waits.borrow().to_write.is_some() => Poll::Pending,
+        Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
+    })
+    .await;
 }
 
 /// Returns when no request has been open for `time`.

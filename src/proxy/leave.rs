@@ -19,14 +19,16 @@ struct Phase {
 pub struct Leave(watch::Sender<Phase>);
 
 /// What a connection sees of it.
-#[derive(Clone)]
-pub struct Leaving(watch::Receiver<Phase>);
+pub struct Leaving {
+    phase: watch::Receiver<Phase>,
+    opened: Instant,
+}
 
 impl Leave {
     /// Not yet.
     pub fn new() -> (Leave, Leaving) {
         let (sender, receiver) = watch::channel(Phase::default());
-        (Leave(sender), Leaving(receiver))
+        (Leave(sender), Leaving { phase: receiver, opened: Instant::now() })
     }
 
     /// From now on connections end behind the request they serve.
@@ -42,22 +44,28 @@ impl Leave {
 }
 
 impl Leaving {
+    /// For a connection that is opened now.
+    pub fn opened(&self) -> Leaving {
+        Leaving { phase: self.phase.clone(), opened: Instant::now() }
+    }
+
     /// Whether it has been announced.
     pub fn is_announced(&self) -> bool {
-        self.0.borrow().announced.is_some()
+        self.phase.borrow().announced.is_some()
     }
 
     /// Waits until it is.
     pub async fn announced(&mut self) {
         // Whoever could announce it is gone: then this is the end as well.
-        let _ = self.0.wait_for(|phase| phase.announced.is_some()).await;
+        let _ = self.phase.wait_for(|phase| phase.announced.is_some()).await;
     }
 
     /// Waits until a connection on which nothing is under way can be closed: one who has begun to write when the last reply
-    /// told everybody to leave has been heard by then.
+    /// told everybody to leave, or who has only just been let in, has been heard by then.
     pub async fn over(&mut self) {
-        if let Ok(phase) = self.0.wait_for(|phase| phase.stopped).await.map(|phase| *phase) {
-            sleep_until(phase.announced.unwrap_or_else(Instant::now) + LAST_REQUEST).await;
+        if let Ok(phase) = self.phase.wait_for(|phase| phase.stopped).await.map(|phase| *phase) {
+            let told = phase.announced.unwrap_or_else(Instant::now).max(self.opened);
+            sleep_until(told + LAST_REQUEST).await;
         }
     }
 }

@@ -105,7 +105,7 @@ impl<S: Serve> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         let address = address(&stream)?;
         let mut open = Open::count(self, address)?;
-        let mut leaving = self.leaving.clone();
+        let mut leaving = self.leaving.opened();
         let opened = tokio::select! {
             biased;
             opened = self.open(stream, address, &mut open) => opened,

@@ -5,6 +5,7 @@ mod blocks;
 mod bodies;
 mod floods;
 mod frames;
+mod leaving;
 mod resets;
 mod stalls;
 mod streams;

@@ -100,6 +100,16 @@ impl World {
         }
     }
 
+    /// Tells callers that it will stop.
+    pub fn announce_stop(&self) {
+        self.server.as_ref().unwrap().announce_stop();
+    }
+
+    /// Accepts nothing more, and finishes what is under way.
+    pub fn stop(&mut self) -> tokio::task::JoinHandle<bool> {
+        tokio::spawn(self.server.take().unwrap().drain(PATIENCE))
+    }
+
     /// Sends a request over HTTP/1.1 on a connection of its own.
     pub async fn send(&self, request: &Request) -> Reply {
         let mut connection = self.connect().await;
