@@ -159,8 +159,11 @@ impl Callers {
             return Err(Denial::CredentialWrong);
         }
         let remember = known.map(|_| {
-            let pair = Zeroizing::new(format!("{}:{}", basic.user(), basic.password()));
-            self.digest_key.digest(Purpose::Credential, pair.as_bytes())
+            // With the hashes, so that what was right by another config is right by this one only if they are the same. In
+            // front of the rest, where nothing that is sent can look like one of them.
+            let hashes: String = secrets.hashed.iter().map(|hash| format!("{}\n", hash.text())).collect();
+            let proven = Zeroizing::new(format!("{hashes}\n{}:{}", basic.user(), basic.password()));
+            self.digest_key.digest(Purpose::Credential, proven.as_bytes())
         });
         let question = PasswordQuestion {
             hashes: Arc::clone(&secrets.hashed),

@@ -26,8 +26,8 @@ pub struct PasswordQuestion {
     pub hashes: Arc<[StoredHash]>,
     /// The password as sent.
     pub password: Zeroizing<String>,
-    /// Names the pair of user and password in the memory of right ones; `None` for an unknown user, whose second guess
-    /// must take as long as the first even when the password happens to be somebody's.
+    /// Names user, password and hashes in the memory of right ones; `None` for an unknown user, whose second guess must take
+    /// as long as the first even when the password happens to be somebody's.
     pub remember: Option<SecretDigest>,
 }
 
@@ -59,8 +59,8 @@ impl StoredHash {
         }
     }
 
-    /// As it stands in the config.
-    pub(super) fn text(&self) -> &str {
+    /// As it is written.
+    pub fn text(&self) -> &str {
         match self {
             StoredHash::Bcrypt(text) | StoredHash::Argon2id(text) => text,
         }
@@ -87,24 +87,12 @@ impl Passwords {
     /// At most `threads` verifications at a time; some more may wait.
     pub fn new(threads: usize) -> Passwords {
         Passwords {
-            right: right(),
+            right: moka::sync::Cache::builder().max_capacity(MOST_RIGHT).time_to_idle(RIGHT_FOR).build(),
             threads: threads.max(1),
             turns: Arc::new(Semaphore::new(threads.max(1))),
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
             last_turn: Arc::new(Semaphore::new(1)),
             waiting_last: Arc::new(Semaphore::new(MOST_WAITING_LAST)),
-        }
-    }
-
-    /// The same, with nothing remembered: another config may have taken a password back.
-    pub fn successor(&self) -> Passwords {
-        Passwords {
-            right: right(),
-            threads: self.threads,
-            turns: Arc::clone(&self.turns),
-            waiting: Arc::clone(&self.waiting),
-            last_turn: Arc::clone(&self.last_turn),
-            waiting_last: Arc::clone(&self.waiting_last),
         }
     }
 
@@ -150,10 +138,6 @@ impl Passwords {
         }
         Ok(right)
     }
-}
-
-fn right() -> moka::sync::Cache<SecretDigest, usize> {
-    moka::sync::Cache::builder().max_capacity(MOST_RIGHT).time_to_idle(RIGHT_FOR).build()
 }
 
 /// Requests that may wait for a verification; more are refused with 503. A queue longer than this is seconds long.

@@ -24,7 +24,7 @@ use crate::token::{Standing, TokenDigest};
 /// Right passwords, signed messages, ended tokens, those the PAM does not seem to know any more, and who calls or fails too
 /// often.
 pub struct Memory {
-    pub passwords: Passwords,
+    pub passwords: Arc<Passwords>,
     pub replays: Replays,
     pub revocations: Arc<Revocations>,
     /// `None` when nothing is learnt from the PAM.
@@ -51,11 +51,12 @@ pub struct Asking<'m> {
 }
 
 impl Memory {
-    /// For the next generation, which has callers with other names and secrets: what ended and what was admitted stays
-    /// known, which password was right does not.
+    /// For the next generation, which has callers with other names and secrets: what ended, what was admitted and which
+    /// password was right by the same hashes stays known. Whoever guesses must not gain a place in front of those who are
+    /// right because a config changes.
     pub fn successor(&self, callers: &[Box<str>], patience: Duration) -> Memory {
         Memory {
-            passwords: self.passwords.successor(),
+            passwords: Arc::clone(&self.passwords),
             replays: self.replays.successor(callers, patience),
             revocations: Arc::clone(&self.revocations),
             presumed: self.presumed.clone(),

@@ -128,7 +128,7 @@ impl Portcullis {
         }
         let metrics = Arc::new(Metrics::default());
         let memory = Memory {
-            passwords: Passwords::new(threads),
+            passwords: Arc::new(Passwords::new(threads)),
             replays,
             revocations: Arc::new(revocations),
             presumed: settings.revocation.learn.map(|time| Arc::new(Presumed::new(time))),
