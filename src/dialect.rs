@@ -9,7 +9,7 @@ pub mod reply;
 pub mod route;
 pub mod source;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use file::{Overrides, read, settlement, token_length};
 
@@ -72,6 +72,15 @@ impl Dialect {
     pub fn replay_memory(&self) -> Option<Duration> {
         let scheme = self.signature.as_ref().filter(|scheme| scheme.once)?;
         Some(scheme.timestamp.as_ref().map_or(UNDATED, |rule| rule.memory()))
+    }
+
+    /// Takes the place of another dialect, whose memory of messages goes on.
+    pub fn follow(&mut self, earlier: &Dialect, now: SystemTime) {
+        let rule = self.signature.as_mut().and_then(|scheme| scheme.timestamp.as_mut());
+        let before = earlier.signature.as_ref().and_then(|scheme| scheme.timestamp.as_ref());
+        if let (Some(rule), Some(before)) = (rule, before) {
+            rule.follow(before, now);
+        }
     }
 }
 

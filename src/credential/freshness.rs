@@ -14,6 +14,18 @@ pub struct TimestampRule {
     pub unit: Unit,
     /// How far it may be from now, in either direction.
     pub tolerance: Duration,
+    /// What was signed when another rule was in force.
+    pub before: Option<Before>,
+}
+
+/// A rule that was in force before, with less tolerance: what was admitted by it may have been forgotten already, so it must
+/// not become fresh again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// It admitted nothing that says it was signed later, since 1970-01-01T00:00:00Z.
+    pub until: Duration,
+    /// How far in the past a timestamp of that time may be.
+    pub tolerance: Duration,
 }
 
 /// What a timestamp counts since 1970-01-01T00:00:00Z.
@@ -39,13 +51,37 @@ impl TimestampRule {
         // The timestamp is its sender's clock rounded down to a unit. Ours must be rounded the same way, or the window would
         // close up to a unit too early.
         let now = self.unit.floor(now.duration_since(UNIX_EPOCH).map_err(|_| Denial::Internal)?);
-        if since.saturating_add(self.tolerance) < now {
+        if since.saturating_add(self.tolerance_for(since)) < now {
             return Err(Denial::Stale);
         }
         if since > now.saturating_add(self.tolerance) {
             return Err(Denial::Early);
         }
         Ok(())
+    }
+
+    /// How far in the past a timestamp may be.
+    fn tolerance_for(&self, since: Duration) -> Duration {
+        match self.before {
+            Some(before) if since <= before.until => self.tolerance.min(before.tolerance),
+            Some(_) | None => self.tolerance,
+        }
+    }
+
+    /// Takes the place of `earlier` at a moment: a wider tolerance is one for what is signed from then on.
+    pub fn follow(&mut self, earlier: &TimestampRule, now: SystemTime) {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // What was in force before that one counts for as long as something from that time could be fresh.
+        let before = earlier.before.filter(|before| before.until.saturating_add(self.tolerance) >= now);
+        if self.tolerance == earlier.tolerance {
+            self.before = before;
+            return;
+        }
+        let (until, tolerance) = (now.saturating_add(earlier.tolerance), earlier.tolerance);
+        self.before = Some(before.map_or(Before { until, tolerance }, |before| Before {
+            until: before.until.max(until),
+            tolerance: before.tolerance.min(tolerance),
+        }));
     }
 
     /// How long after it was first seen a message could still be fresh: signed ahead of time, it is fresh for twice the
@@ -94,7 +130,7 @@ mod tests {
     const NOW: u64 = 1_706_090_303;
 
     fn judge(text: &str) -> Result<(), Denial> {
-        let rule = TimestampRule { at: None, unit: Unit::Seconds, tolerance: Duration::from_secs(300) };
+        let rule = TimestampRule { at: None, unit: Unit::Seconds, tolerance: Duration::from_secs(300), before: None };
         rule.judge(text.as_bytes(), UNIX_EPOCH + Duration::from_secs(NOW))
     }
 
@@ -109,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_second_does_not_shorten_the_window() {
-        let rule = TimestampRule { at: None, unit: Unit::Seconds, tolerance: Duration::from_secs(300) };
+        let rule = TimestampRule { at: None, unit: Unit::Seconds, tolerance: Duration::from_secs(300), before: None };
         let now = UNIX_EPOCH + Duration::from_millis(NOW * 1000 + 999);
         assert_eq!(rule.judge((NOW - 300).to_string().as_bytes(), now), Ok(()));
         assert_eq!(rule.judge((NOW - 301).to_string().as_bytes(), now), Err(Denial::Stale));
@@ -144,10 +180,42 @@ mod tests {
 
     #[test]
     fn milliseconds_have_thirteen_digits() {
-        let rule = TimestampRule { at: None, unit: Unit::Milliseconds, tolerance: Duration::from_secs(1) };
+        let rule =
+            TimestampRule { at: None, unit: Unit::Milliseconds, tolerance: Duration::from_secs(1), before: None };
         let now = UNIX_EPOCH + Duration::from_secs(NOW);
         assert_eq!(rule.judge(b"1706090303999", now), Ok(()));
         assert_eq!(rule.judge(b"1706090304001", now), Err(Denial::Early));
         assert_eq!(rule.judge(b"1706090303", now), Err(Denial::TimestampMalformed));
+    }
+
+    // threat: D9, D10
+    #[test]
+    fn a_wider_tolerance_makes_nothing_fresh_that_was_forgotten() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(NOW + seconds);
+        let rule = |seconds, earlier: Option<(&TimestampRule, u64)>| {
+            let tolerance = Duration::from_secs(seconds);
+            let mut rule = TimestampRule { at: None, unit: Unit::Seconds, tolerance, before: None };
+            if let Some((earlier, when)) = earlier {
+                rule.follow(earlier, at(when));
+            }
+            rule
+        };
+        let judge = |rule: &TimestampRule, signed: u64, now| rule.judge((NOW + signed).to_string().as_bytes(), at(now));
+        let narrow = rule(10, None);
+        let wide = rule(300, Some((&narrow, 100)));
+        // Signed at 90 it was admitted at 100, and is forgotten at 121.
+        assert_eq!((judge(&wide, 90, 100), judge(&wide, 90, 122)), (Ok(()), Err(Denial::Stale)));
+        // Signed ahead of time, it was admitted at 100 as well.
+        assert_eq!((judge(&wide, 110, 120), judge(&wide, 110, 122)), (Ok(()), Err(Denial::Stale)));
+        // What was signed later is remembered for as long as it is fresh.
+        assert_eq!((judge(&wide, 111, 411), judge(&wide, 111, 412)), (Ok(()), Err(Denial::Stale)));
+        // The next generation with the same rule knows it too, and after a while there is nothing left to know.
+        let next = rule(300, Some((&wide, 150)));
+        assert_eq!((next.before, judge(&next, 110, 150)), (wide.before, Err(Denial::Stale)));
+        assert_eq!(rule(300, Some((&next, 411))).before, None);
+        // Back and forth.
+        let again = rule(600, Some((&rule(5, Some((&next, 200))), 210)));
+        assert_eq!((judge(&again, 480, 485), judge(&again, 480, 500)), (Ok(()), Err(Denial::Stale)));
+        assert_eq!(judge(&again, 501, 1101), Ok(()));
     }
 }

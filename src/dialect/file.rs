@@ -184,7 +184,7 @@ fn timestamp(
     let tolerance = table.duration("tolerance", complaints).map(|tolerance| tolerance.value);
     table.finish(complaints);
     let tolerance = overrides.tolerance.or(tolerance).unwrap_or(USUAL_TOLERANCE);
-    Some(TimestampRule { at: at?, unit, tolerance })
+    Some(TimestampRule { at: at?, unit, tolerance, before: None })
 }
 
 fn key_form(mut table: Table, complaints: &mut Complaints) -> KeyForm {

@@ -149,8 +149,9 @@ impl Portcullis {
     /// The next generation. What came before the reload stays known; what is under way ends by the old one.
     ///
     /// The error says what cannot change.
-    pub fn successor(&self, settings: Settings) -> Result<Portcullis, Vec<Complaint>> {
+    pub fn successor(&self, mut settings: Settings) -> Result<Portcullis, Vec<Complaint>> {
         let generation = self.generation.successor(settings.fixed.clone())?;
+        settings.dialect.follow(&self.gate.dialect, SystemTime::now());
         let memory = self.memory.successor(&names(&settings), settings.upstream_limits.total);
         let (places, metrics) = (Arc::clone(&self.places), Arc::clone(&self.metrics));
         let token_key = self.gate.token_key.clone();
