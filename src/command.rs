@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::sources::Files;
-use crate::config::{Complaint, Flags, Settings};
+use crate::config::{Complaint, Flags, InUse, Settings};
 use crate::secret::DigestKey;
 
 /// Runs the command the arguments name, and tells how it went: 0 done, 64 wrong usage, 78 bad config, 1 failed.
@@ -118,7 +118,7 @@ fn load(flags: &Flags) -> Result<Settings, ExitCode> {
 /// The same, with the files they were read from.
 fn read(flags: &Flags) -> Result<(Settings, Files), ExitCode> {
     let variable = |name: &str| std::env::var(name).ok();
-    let (settings, files) = Settings::read(flags, &variable, DigestKey::new(rand::random()));
+    let (settings, files) = Settings::read(flags, &variable, DigestKey::new(rand::random()), InUse::default());
     let settings = settings.map_err(|complaints| {
         complain(&complaints);
         ExitCode::from(CONFIG)

@@ -15,12 +15,14 @@ mod tls;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::fixed::Fixed;
 pub use self::paper::{Complaint, Place};
 use self::paper::{Complaints, Node, Spanned, Table, Value};
 use self::sources::{Files, Sources};
+pub use self::tls::InUse;
 use crate::admin::key::AdminKeys;
 use crate::credential::{Caller, Callers};
 use crate::dialect::{self, BUILT_IN, Dialect, Overrides};
@@ -58,13 +60,13 @@ pub struct Settings {
     /// Where callers connect.
     pub listen: String,
     /// TLS to callers; `None` for plain TCP.
-    pub tls: Option<Watched<CallerRules>>,
+    pub tls: Option<Arc<Watched<CallerRules>>>,
     /// Where the PAM is.
     pub upstream: String,
     /// Which version of HTTP is spoken to it.
     pub upstream_protocol: Protocol,
     /// TLS to the PAM; `None` for plain TCP.
-    pub upstream_tls: Option<Watched<PamRules>>,
+    pub upstream_tls: Option<Arc<Watched<PamRules>>>,
     /// Where metrics and probes are; `None` when there are none.
     pub admin: Option<String>,
     /// Who may make an operator's calls there; `None` when there are none.
@@ -168,18 +170,20 @@ impl Settings {
         environment: &dyn Fn(&str) -> Option<String>,
         digest_key: DigestKey,
     ) -> Result<Settings, Vec<Complaint>> {
-        Settings::read(flags, environment, digest_key).0
+        Settings::read(flags, environment, digest_key, InUse::default()).0
     }
 
-    /// The same, with the files that were read, also when something is wrong with them.
+    /// The same, with the files that were read, also when something is wrong with them. Certificates that are in use are
+    /// not read again.
     pub fn read(
         flags: &Flags,
         environment: &dyn Fn(&str) -> Option<String>,
         digest_key: DigestKey,
+        in_use: InUse,
     ) -> (Result<Settings, Vec<Complaint>>, Files) {
         let mut complaints = Complaints::default();
         let place = Place::whole(&flags.config.display().to_string());
-        let sources = Sources::new(flags.config.parent().unwrap_or(Path::new("")), environment);
+        let sources = Sources::new(flags.config.parent().unwrap_or(Path::new("")), environment).using(in_use);
         // Relative to where the command was given, unlike the files it names.
         let here = Sources::new(Path::new(""), environment);
         let text = file(&here, &flags.config.display().to_string(), &place, &mut complaints);

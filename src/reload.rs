@@ -89,13 +89,13 @@ impl Reload {
 
     fn load(&mut self, asked: bool) {
         let variable = |name: &str| std::env::var(name).ok();
-        let (settings, files) = Settings::read(&self.flags, &variable, self.digest_key.clone());
+        let now = self.current.now();
+        let (settings, files) = Settings::read(&self.flags, &variable, self.digest_key.clone(), now.certificates());
         if files.look() != files {
             // Read while they changed, so that it may be half of one state and half of another. The next look comes.
             return;
         }
         (self.files, self.changing) = (files, None);
-        let now = self.current.now();
         let next = settings.and_then(|mut settings| {
             descriptors::fit(&mut settings.limits, &self.log);
             now.successor(settings)

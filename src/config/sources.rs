@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::tls::InUse;
+
 /// What a config is read with.
 pub struct Sources<'e> {
     folder: PathBuf,
     environment: &'e dyn Fn(&str) -> Option<String>,
     files: RefCell<Files>,
+    /// Certificates that need not be read again.
+    pub in_use: InUse,
 }
 
 /// Files, and what was in each of them: a digest, or that it could not be read.
@@ -23,7 +27,12 @@ pub struct Files(Vec<(PathBuf, Option<[u8; 32]>)>);
 impl<'e> Sources<'e> {
     /// For a config in `folder`; `environment` looks variables up.
     pub fn new(folder: &Path, environment: &'e dyn Fn(&str) -> Option<String>) -> Sources<'e> {
-        Sources { folder: folder.to_owned(), environment, files: RefCell::default() }
+        Sources { folder: folder.to_owned(), environment, files: RefCell::default(), in_use: InUse::default() }
+    }
+
+    /// The same for a process that has certificates in use.
+    pub fn using(self, in_use: InUse) -> Sources<'e> {
+        Sources { in_use, ..self }
     }
 
     /// The value of a variable.

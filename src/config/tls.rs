@@ -1,5 +1,7 @@
 //! `[tls]` and `[upstream_tls]`: certificates and keys, on both sides.
 
+use std::sync::Arc;
+
 use super::paper::{Complaints, Place, Spanned, Table};
 use super::sources::Sources;
 use crate::tls::callers::{CallerRules, ClientAuth};
@@ -7,12 +9,21 @@ use crate::tls::pam::{PamRules, Roots};
 use crate::tls::watched::{Rules, Watched};
 use crate::tls::{Fault, IdentityFiles};
 
+/// Certificates that a process which reads its config anew has in use.
+#[derive(Clone, Debug, Default)]
+pub struct InUse {
+    /// Towards callers.
+    pub callers: Option<Arc<Watched<CallerRules>>>,
+    /// Towards the PAM.
+    pub pam: Option<Arc<Watched<PamRules>>>,
+}
+
 /// Reads `[tls]`, which is there when callers are to connect over TLS, and its files. With it, whether callers are asked for certificates.
 pub fn tls(
     table: &mut Table,
     sources: &Sources<'_>,
     complaints: &mut Complaints,
-) -> (Option<Watched<CallerRules>>, bool) {
+) -> (Option<Arc<Watched<CallerRules>>>, bool) {
     let wanted = table.contains("tls");
     let mut table = table.section("tls", complaints);
     let place = table.place().clone();
@@ -38,7 +49,7 @@ pub fn tls(
         client_auth: client_auth.map_or(ClientAuth::Required, |client_auth| client_auth.value),
     };
     let keys = [("certificate", Some(&certificate)), ("key", Some(&key)), ("client_ca", client_ca.as_ref())];
-    (load(rules, &place, &keys, complaints), asks)
+    (load(rules, sources.in_use.callers.as_ref(), &place, &keys, complaints), asks)
 }
 
 /// Reads `[upstream_tls]`, which is there when the PAM is to be spoken to over TLS, and its files. The PAM is expected to
@@ -48,7 +59,7 @@ pub fn upstream_tls(
     upstream: Option<&str>,
     sources: &Sources<'_>,
     complaints: &mut Complaints,
-) -> Option<Watched<PamRules>> {
+) -> Option<Arc<Watched<PamRules>>> {
     let wanted = table.contains("upstream_tls");
     let before = complaints.len();
     let mut table = table.section("upstream_tls", complaints);
@@ -94,21 +105,29 @@ pub fn upstream_tls(
     }
     let keys =
         [("ca", ca.as_ref()), ("certificate", certificate.as_ref()), ("key", key.as_ref()), ("name", name.as_ref())];
-    load(PamRules { roots: roots?, name: host, identity }, &place, &keys, complaints)
+    let rules = PamRules { roots: roots?, name: host, identity };
+    load(rules, sources.in_use.pam.as_ref(), &place, &keys, complaints)
 }
 
 /// Reads the files; what is wrong with one is said where its key stands, or else at `place`.
-fn load<R: Rules>(
+///
+/// Where the same files are in use already they stay so, with the watch over them: if they are of no use at this moment,
+/// that is no reason to do without the rest of the config.
+fn load<R: Rules + PartialEq>(
     rules: R,
+    in_use: Option<&Arc<Watched<R>>>,
     place: &Place,
     keys: &[(&str, Option<&Spanned<String>>)],
     complaints: &mut Complaints,
-) -> Option<Watched<R>> {
+) -> Option<Arc<Watched<R>>> {
+    if let Some(in_use) = in_use.filter(|in_use| in_use.is_by(&rules)) {
+        return Some(Arc::clone(in_use));
+    }
     let at = |fault: &Fault| {
         let key = keys.iter().find(|(key, _)| *key == fault.key).and_then(|(_, written)| *written);
         key.map_or(place, |written| &written.place).clone()
     };
-    Watched::load(rules).map_err(|fault| complaints.push(&at(&fault), fault.message)).ok()
+    Watched::load(rules).map(Arc::new).map_err(|fault| complaints.push(&at(&fault), fault.message)).ok()
 }
 
 /// The host of an address.

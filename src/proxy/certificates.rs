@@ -6,20 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::config::InUse;
 use crate::log::Log;
 use crate::tls::Expiry;
-use crate::tls::callers::CallerRules;
-use crate::tls::pam::PamRules;
 use crate::tls::watched::{Change, Rules, Watched};
 
 /// Those that there are.
-#[derive(Default)]
-pub struct Certificates {
-    /// Towards callers.
-    pub callers: Option<Arc<Watched<CallerRules>>>,
-    /// Towards the PAM.
-    pub pam: Option<Arc<Watched<PamRules>>>,
-}
+pub struct Certificates(pub InUse);
 
 impl Certificates {
     /// Looks at their files every second from now on, until nobody holds them any more.
@@ -27,7 +20,7 @@ impl Certificates {
     /// New connections are opened by the new ones. Connections that are open stay: their certificates were good when hands
     /// were shaken, and whoever must be cut off at once is cut off by a restart.
     pub fn watch(self: &Arc<Self>, log: Log) {
-        if self.callers.is_none() && self.pam.is_none() {
+        if self.0.callers.is_none() && self.0.pam.is_none() {
             return;
         }
         let held = Arc::downgrade(self);
@@ -47,25 +40,25 @@ impl Certificates {
     }
 
     fn look(&self, log: &Log) {
-        if let Some(callers) = &self.callers {
+        if let Some(callers) = &self.0.callers {
             told("tls", callers, log);
         }
-        if let Some(pam) = &self.pam {
+        if let Some(pam) = &self.0.pam {
             told("upstream_tls", pam, log);
         }
     }
 
     /// When each of them expires.
     pub fn expiries(&self) -> Vec<Expiry> {
-        let callers = self.callers.iter().flat_map(|callers| callers.now().expiries().to_vec());
-        let pam = self.pam.iter().flat_map(|pam| pam.now().expiries().to_vec());
+        let callers = self.0.callers.iter().flat_map(|callers| callers.now().expiries().to_vec());
+        let pam = self.0.pam.iter().flat_map(|pam| pam.now().expiries().to_vec());
         callers.chain(pam).collect()
     }
 
     /// Whether files are of no use as they are now, so that older ones are in use.
     pub fn are_stale(&self) -> bool {
-        self.callers.as_ref().is_some_and(|callers| callers.is_broken())
-            || self.pam.as_ref().is_some_and(|pam| pam.is_broken())
+        self.0.callers.as_ref().is_some_and(|callers| callers.is_broken())
+            || self.0.pam.as_ref().is_some_and(|pam| pam.is_broken())
     }
 }
 

@@ -24,7 +24,7 @@ use super::memory::{MOST_ADDRESSES, MOST_CALLERS, Memory};
 use super::places::{Place, Places};
 use super::{Body, BodyFault, Refusals, Refused, Sent, Serve, forward};
 use crate::admin::key::AdminKeys;
-use crate::config::{Complaint, Drain, Limits, Settings};
+use crate::config::{Complaint, Drain, InUse, Limits, Settings};
 use crate::credential::Caller;
 use crate::credential::password::Passwords;
 use crate::credential::replay::claims::Claims;
@@ -174,10 +174,9 @@ impl Portcullis {
         let upstream = Upstream::new(settings.upstream, settings.upstream_limits)
             .speaking(settings.upstream_protocol)
             .counted_in(&metrics.upstream_connections);
-        let certificates =
-            Arc::new(Certificates { callers: settings.tls.map(Arc::new), pam: settings.upstream_tls.map(Arc::new) });
+        let certificates = Arc::new(Certificates(InUse { callers: settings.tls, pam: settings.upstream_tls }));
         certificates.watch(log.clone());
-        let upstream = match &certificates.pam {
+        let upstream = match &certificates.0.pam {
             Some(tls) => upstream.over(Arc::clone(tls)),
             None => upstream,
         };
@@ -212,6 +211,11 @@ impl Portcullis {
     /// Which generation of the config this is.
     pub fn generation(&self) -> &Generation {
         &self.generation
+    }
+
+    /// The certificates in use, which the next generation can keep.
+    pub fn certificates(&self) -> InUse {
+        self.certificates.0.clone()
     }
 
     /// How it stops.
@@ -664,7 +668,7 @@ impl Serve for Portcullis {
     }
 
     fn tls(&self) -> Option<Arc<CallerTls>> {
-        self.certificates.callers.as_ref().map(|callers| callers.now())
+        self.certificates.0.callers.as_ref().map(|callers| callers.now())
     }
 
     fn announces(&self, peer: IpAddr) -> bool {

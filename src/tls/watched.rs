@@ -57,6 +57,14 @@ impl<R: Rules> Watched<R> {
         Ok(Watched { rules, now: RwLock::new(Arc::new(now)), seen: Mutex::new(Seen { content, broken: false }) })
     }
 
+    /// Whether it is made of what these rules say.
+    pub fn is_by(&self, rules: &R) -> bool
+    where
+        R: PartialEq,
+    {
+        self.rules == *rules
+    }
+
     /// What is in use.
     pub fn now(&self) -> Arc<R::Loaded> {
         Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::Value;
 
 use crate::binary::{Running, portcullis};
+use crate::certificates::Authority;
 use crate::world::{
-    Connection, Folder, GOOD, H2Connection, Pam, Request, answer, basic, betstack, breath, hmac_sha256_hex, now, root,
-    wallet,
+    Connection, Folder, GOOD, H2Connection, PATIENCE, Pam, Request, answer, basic, betstack, breath, hmac_sha256_hex,
+    now, root, wallet,
 };
 
 const CONFIG: &str = r#"
@@ -259,6 +260,94 @@ async fn a_copy_is_known_whichever_of_the_keys_is_the_first() {
     assert_eq!(verdict(&mut running, &last).await, "replayed");
     assert_eq!(verdict(&mut running, &early).await, "signature_wrong");
     assert_eq!(pam.requests().len(), 3);
+}
+
+// threat: D9, D10
+#[tokio::test]
+async fn a_wider_tolerance_lets_no_copy_in_that_was_forgotten() {
+    let (source, pam) = (Source::new("reload-tolerance"), good_pam().await);
+    let config = |tolerance: &str| format!("{BETSTACK}[signature]\ntolerance = \"{tolerance}\"\n");
+    source.write("config.toml", &config("1s"));
+    let mut running = source.start(&pam);
+    let win = betstack::signed_by(BY_FIRST, &betstack::body("ticket_win", r#","ticket_id":"1""#), now());
+    assert_eq!(verdict(&mut running, &win).await, "admitted");
+    source.write("config.toml", &config("300s"));
+    running.event("config_reloaded");
+    let mut copy = "replayed".to_owned();
+    while copy == "replayed" {
+        copy = verdict(&mut running, &win).await;
+    }
+    assert_eq!(copy, "stale");
+    assert_eq!(pam.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_broken_does_not_hold_up_a_secret() {
+    let (source, pam) = (Source::new("reload-certificate"), good_pam().await);
+    let issued = Authority::new("reload").issue(&["localhost"]);
+    source.write("tls.pem", &issued.certificate);
+    source.write("tls.key", &issued.key);
+    source.write("ca.pem", &Authority::new("callers").pem);
+    let tls = "tls = { certificate = \"tls.pem\", key = \"tls.key\", client_ca = \"ca.pem\" }\n[[caller]]";
+    source.write("config.toml", &CONFIG.replace("[[caller]]", tls));
+    let mut running = source.start(&pam);
+    for (name, text, event) in [
+        ("tls.key", "half", "certificates_unusable"),
+        ("first.key", BY_SECOND, "config_reloaded"),
+        ("tls.key", &issued.key, "certificates_renewed"),
+    ] {
+        source.write(name, text);
+        loop {
+            let seen = running.next_event();
+            assert_ne!(seen["event"], "config_rejected", "{name}: {seen}");
+            if seen["event"] == event {
+                break;
+            }
+        }
+    }
+    assert_eq!(metric(&running, "portcullis_config_generation").await, 2.0);
+    // Other files are read at once, and must be good.
+    source.write("config.toml", &CONFIG.replace("[[caller]]", &tls.replace("ca.pem", "none.pem")));
+    running.event("config_rejected");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_right_is_not_put_behind_those_who_guess_because_the_config_changes() {
+    let (source, pam) = (Source::new("reload-guess"), good_pam().await);
+    let hashed = CONFIG.replace("password = { env = \"WALLET_PASSWORD\" }", "password_hash = { file = \"hash\" }");
+    let config =
+        |failures: u32| hashed.replace("[[caller]]", &format!("[limits.lockout]\nfailures = {failures}\n[[caller]]"));
+    source.write("hash", &bcrypt::hash(wallet::PASSWORD, 9).unwrap());
+    source.write("config.toml", &config(1));
+    let mut running = source.start(&pam);
+    let good = |token| signed_by(BY_FIRST, token);
+    assert_eq!(running.send(&good("one")).await, 200);
+    // Those who are locked out are verified one at a time, and a few more may wait.
+    let wrong = good("two").replacing("Authorization", &basic(wallet::USER, "wrong"));
+    let address = running.listen.parse().unwrap();
+    let guessing: Vec<_> = (0..16)
+        .map(|_| {
+            let wrong = wrong.clone();
+            tokio::spawn(async move {
+                loop {
+                    Connection::to(address).await.send(&wrong).await;
+                }
+            })
+        })
+        .collect();
+    source.write("config.toml", &config(2));
+    running.event("config_reloaded");
+    let logging = running.silence();
+    for token in ["three", "four"] {
+        assert_eq!(running.send(&good(token)).await, 200, "{token}");
+    }
+    // Another hash is another password.
+    source.write("hash", &bcrypt::hash("another", 4).unwrap());
+    let refused = async { while running.send(&good("five")).await == 200 {} };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    guessing.iter().for_each(tokio::task::JoinHandle::abort);
+    running.kill();
+    logging.join().unwrap();
 }
 
 /// What the log says became of a request: the decision, or why it was refused.
