@@ -173,8 +173,8 @@ impl Settings {
         Settings::read(flags, environment, digest_key, InUse::default()).0
     }
 
-    /// The same, with the files that were read, also when something is wrong with them. Certificates that are in use are
-    /// not read again.
+    /// The same, with the files that were read, also when something is wrong with them. Certificates in use stay so
+    /// where those in the files are of no use.
     pub fn read(
         flags: &Flags,
         environment: &dyn Fn(&str) -> Option<String>,

@@ -16,7 +16,7 @@ pub struct Sources<'e> {
     folder: PathBuf,
     environment: &'e dyn Fn(&str) -> Option<String>,
     files: RefCell<Files>,
-    /// Certificates that need not be read again.
+    /// Certificates to go on with where those in the files are of no use.
     pub in_use: InUse,
 }
 

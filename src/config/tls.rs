@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::paper::{Complaints, Place, Spanned, Table};
 use super::sources::Sources;
+use crate::tls::IdentityFiles;
 use crate::tls::callers::{CallerRules, ClientAuth};
 use crate::tls::pam::{PamRules, Roots};
 use crate::tls::watched::{Rules, Watched};
-use crate::tls::{Fault, IdentityFiles};
 
 /// Certificates that a process which reads its config anew has in use.
 #[derive(Clone, Debug, Default)]
@@ -111,8 +111,8 @@ pub fn upstream_tls(
 
 /// Reads the files; what is wrong with one is said where its key stands, or else at `place`.
 ///
-/// Where the same files are in use already they stay so, with the watch over them: if they are of no use at this moment,
-/// that is no reason to do without the rest of the config.
+/// Where what they held before is in use, that stays in use: the watch over them tells of it, and it is no reason to do
+/// without the rest of the config.
 fn load<R: Rules + PartialEq>(
     rules: R,
     in_use: Option<&Arc<Watched<R>>>,
@@ -120,14 +120,15 @@ fn load<R: Rules + PartialEq>(
     keys: &[(&str, Option<&Spanned<String>>)],
     complaints: &mut Complaints,
 ) -> Option<Arc<Watched<R>>> {
-    if let Some(in_use) = in_use.filter(|in_use| in_use.is_by(&rules)) {
-        return Some(Arc::clone(in_use));
-    }
-    let at = |fault: &Fault| {
-        let key = keys.iter().find(|(key, _)| *key == fault.key).and_then(|(_, written)| *written);
-        key.map_or(place, |written| &written.place).clone()
+    let same = in_use.filter(|in_use| in_use.is_by(&rules));
+    let fault = match (Watched::load(rules), same) {
+        (Ok(loaded), _) => return Some(Arc::new(loaded)),
+        (Err(_), Some(same)) => return Some(Arc::clone(same)),
+        (Err(fault), None) => fault,
     };
-    Watched::load(rules).map(Arc::new).map_err(|fault| complaints.push(&at(&fault), fault.message)).ok()
+    let key = keys.iter().find(|(key, _)| *key == fault.key).and_then(|(_, written)| *written);
+    complaints.push(key.map_or(place, |written| &written.place), fault.message);
+    None
 }
 
 /// The host of an address.
