@@ -590,7 +590,7 @@ impl Portcullis {
         let recorded = self.spans.is_some() && stamps.trace.own().sampled();
         let recorded = recorded.then(|| {
             let path = course.trail.route.map(|route| route.path.clone());
-            let scheme = if self.certificates.callers.is_some() { "https" } else { "http" };
+            let scheme = if self.certificates.0.callers.is_some() { "https" } else { "http" };
             Recorded::of(&stamps.trace, Asked { path, version: stamps.version, scheme }, course.exchange)
         });
         Record { event, suspect, recorded, start, unsettled: course.unsettled, _place: course.place }
