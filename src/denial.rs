@@ -319,6 +319,18 @@ impl Denial {
         )
     }
 
+    /// Whether it is what came of a request that had passed every check.
+    pub fn follows_admission(self) -> bool {
+        matches!(
+            self,
+            Denial::Unsent(_)
+                | Denial::Upstream(_)
+                | Denial::AnswerUnreadable
+                | Denial::JournalFailed
+                | Denial::StoreFailed
+        )
+    }
+
     /// One word for logs and metrics, from a closed set.
     pub fn reason(self) -> &'static str {
         match self {

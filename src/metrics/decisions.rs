@@ -44,14 +44,7 @@ impl Reasons {
 
 /// What refuses a request. What goes wrong with one that was admitted is counted elsewhere.
 pub fn refusals() -> impl Iterator<Item = Denial> {
-    Denial::every().filter(|denial| match denial {
-        Denial::Unsent(_)
-        | Denial::Upstream(_)
-        | Denial::AnswerUnreadable
-        | Denial::JournalFailed
-        | Denial::StoreFailed => false,
-        _ => true,
-    })
+    Denial::every().filter(|denial| !denial.follows_admission())
 }
 
 /// What refuses a signed message for those that came before it.

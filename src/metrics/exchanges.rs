@@ -15,11 +15,10 @@ impl Exchanges {
 
     /// Counts what became of a request that was admitted, where it is a failure of its exchange.
     pub fn count(&self, denial: Denial) {
-        let sent = match denial {
-            Denial::Unsent(_) => NO,
-            Denial::Upstream(_) | Denial::AnswerUnreadable | Denial::JournalFailed | Denial::StoreFailed => YES,
-            _ => return,
-        };
+        if !denial.follows_admission() {
+            return;
+        }
+        let sent = if matches!(denial, Denial::Unsent(_)) { NO } else { YES };
         let sought = (denial.reason(), sent);
         if let Some((_, _, count)) = self.0.iter().find(|(reason, sent, _)| (*reason, *sent) == sought) {
             count.inc();

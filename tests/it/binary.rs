@@ -23,7 +23,9 @@ pub fn output(arguments: &[&str]) -> (i32, String, String) {
 pub struct Running {
     child: Child,
     pub lines: std::io::Lines<BufReader<Box<dyn Read + Send>>>,
-    /// Lines from before it had started.
+    /// The line that says that it has started.
+    pub started: serde_json::Value,
+    /// Lines from before that.
     pub before: Vec<serde_json::Value>,
     pub listen: String,
     pub admin: String,
@@ -66,7 +68,9 @@ impl Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let out: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
         let lines = BufReader::new(out).lines();
-        let mut running = Running { child, lines, before: Vec::new(), listen: String::new(), admin: String::new() };
+        let started = serde_json::Value::Null;
+        let (listen, admin) = Default::default();
+        let mut running = Running { child, lines, started, before: Vec::new(), listen, admin };
         let mut started = running.next_event();
         while started["event"] != "started" {
             assert!(["revocation_store_away", "few_descriptors"].contains(&started["event"].as_str().unwrap()));
@@ -75,6 +79,7 @@ impl Running {
         }
         let text = |name: &str| started["about"][name].as_str().unwrap().to_owned();
         (running.listen, running.admin) = (text("listen"), text("admin"));
+        running.started = started;
         running
     }
 

@@ -51,7 +51,9 @@ mod store_faults;
 mod unserved;
 mod upstream;
 
+mod canaries;
 mod leaks;
+mod lines;
 mod page;
 mod prometheus;
 mod sight;

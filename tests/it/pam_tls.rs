@@ -210,7 +210,7 @@ async fn a_connection_by_an_authority_that_lost_our_trust_is_not_used_again() {
 // ---- PAMs ----
 
 /// Answers what it is told at once, and without TLS.
-async fn in_the_clear() -> Pam {
+pub async fn in_the_clear() -> Pam {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pam = Pam::at(listener.local_addr().unwrap());
     tokio::spawn(async move {

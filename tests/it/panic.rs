@@ -13,7 +13,7 @@ use portcullis::tls::names::Names;
 use crate::world::{PATIENCE, World, wallet};
 
 /// A body whose reading meets a fault. No request is known that does, so this stands in for the unknown one.
-struct Faulty;
+pub struct Faulty;
 
 impl Body for Faulty {
     async fn read(&mut self, _: u64, _: Duration) -> Result<Bytes, BodyFault> {
@@ -21,7 +21,7 @@ impl Body for Faulty {
     }
 }
 
-const CANARY: &str = "canary-in-a-panic";
+pub const CANARY: &str = "canary-in-a-panic";
 
 // threat: G11
 #[tokio::test]
