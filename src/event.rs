@@ -100,7 +100,7 @@ impl Event {
         let bits = self.trace_id.get(self.trace_id.len().saturating_sub(14)..).unwrap_or_default();
         let drawn = u64::from_str_radix(bits, 16).unwrap_or(u64::MAX);
         let left_out = u64::from(EVERY.saturating_sub(self.sample));
-        self.is_routine() && drawn < (left_out << 36) / u64::from(EVERY) << 20
+        self.is_routine() && drawn < ((left_out << 36) / u64::from(EVERY)) << 20
     }
 
     fn is_routine(&self) -> bool {

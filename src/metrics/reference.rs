@@ -16,7 +16,7 @@ pub fn reference() -> String {
     );
     // Writing to a string cannot fail.
     let buckets: Vec<String> = BOUNDS.iter().map(|bound| super::cells::seconds(*bound).to_string()).collect();
-    let _ = write!(page, "Histograms count seconds, in buckets up to {}.\n", buckets.join(", "));
+    let _ = writeln!(page, "Histograms count seconds, in buckets up to {}.", buckets.join(", "));
     ALL.iter().for_each(|metric| chapter(&mut page, metric));
     page
 }

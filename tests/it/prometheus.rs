@@ -209,6 +209,24 @@ async fn counts_go_on_over_a_reload_and_names_that_are_gone_are_forgotten() {
     assert!(!text.contains("caller=\"b\""), "{text}");
 }
 
+/// Callers times routes is all there can be; where that is a page of megabytes, only what was seen is shown.
+#[tokio::test]
+async fn with_many_callers_only_pairs_that_were_seen_are_shown() {
+    let folder = Folder::new("prometheus-many");
+    let mut config = "dialect = \"valkyrie\"\n".to_owned();
+    for number in 0..1000 {
+        let secret = folder.write(&format!("{number}"), &format!("canary-secret-{number}"));
+        config.push_str(&format!("[[caller]]\nname = \"c{number}\"\nbearer = {{ file = {secret:?} }}\n"));
+    }
+    let world = World::of(&folder.write("config.toml", &config), &[]).await;
+    let get = valkyrie::call("GET", "/players/session?provider=x");
+    assert_eq!(world.send(&get.replacing("Authorization", "Bearer canary-secret-7")).await.status, 200);
+    world.until(r#"portcullis_requests_total{caller="c7",route="getSession",status="2xx"}"#, 1.0).await;
+    let all = samples(&world.admin("/metrics").await.text());
+    let requests = all.iter().filter(|sample| sample.name == "portcullis_requests_total");
+    assert_eq!(requests.map(|sample| sample.value).collect::<Vec<_>>(), [1.0, 0.0, 0.0, 0.0]);
+}
+
 #[tokio::test]
 async fn connections_to_the_pam_are_counted_from_their_opening_to_their_end() {
     let world = World::wallet().await;
