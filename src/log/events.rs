@@ -55,7 +55,10 @@ pub const ALL: [LogEvent; 23] = [
         advice: "Look at the lines before it.",
         members: &[
             ("caller", "who was proven to call, or `none`"),
-            ("client.address", "where they came from; missing while thousands of addresses are refused"),
+            (
+                "client.address",
+                "where they came from, of IPv6 the /64; missing while thousands of addresses are refused",
+            ),
             ("check", "the check that refused"),
             ("reason", "why"),
             ("folded", "how many"),

@@ -15,6 +15,7 @@ use super::{Log, LogRules};
 use crate::denial::Denial;
 use crate::event::{Decision, Event};
 use crate::moment::Moment;
+use crate::network::neighbourhood;
 
 /// Tells the log of requests.
 pub struct RequestLog {
@@ -31,7 +32,7 @@ struct Key {
     check: &'static str,
     reason: &'static str,
     caller: Option<usize>,
-    /// `None` when there are too many of them.
+    /// What counts as one address; `None` when there are too many of them.
     client: Option<IpAddr>,
 }
 
@@ -68,7 +69,7 @@ impl RequestLog {
             check: denial.check().as_str(),
             reason: denial.reason(),
             caller: event.indices.caller,
-            client: Some(event.client),
+            client: Some(neighbourhood(event.client)),
         };
         let now = Moment::now();
         let telling = {
