@@ -1,6 +1,6 @@
 //! How often something may happen: a bucket for each key that fills by one with each time and leaks at the rate.
 //!
-//! A bucket holds what may come in [`BURST`] seconds, so that who calls in bursts is not refused for it; and who has been
+//! A bucket holds what may come in `BURST` seconds, so that who calls in bursts is not refused for it; and who has been
 //! away for as long has an empty one, which need not be remembered. The clock is an argument.
 
 use std::collections::HashMap;
