@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{Counts, SpanRules, Waiting, count, otlp};
+use super::{Counts, Finished, SpanRules, Waiting, count, otlp};
 use crate::fields::{Fields, Only};
 use crate::log::Log;
 use crate::secret::Secret;
@@ -41,7 +41,7 @@ pub(super) struct Receiver {
     gzip: bool,
     patience: Duration,
     delay: Duration,
-    resource: Vec<(String, String)>,
+    resource: Arc<[(String, String)]>,
 }
 
 /// A batch on its way.
@@ -87,9 +87,8 @@ impl Exporter {
                 if batch.is_empty() {
                     break;
                 }
-                let (body, spans) = (otlp::request(&self.receiver.resource, &batch), count(&batch));
-                drop(batch);
-                self.hand_over(body, spans).await;
+                let spans = count(&batch);
+                self.hand_over(batch, spans).await;
                 if asked.is_none() && !self.waiting.is_full() {
                     break;
                 }
@@ -104,8 +103,12 @@ impl Exporter {
         }
     }
 
-    async fn hand_over(&mut self, body: Vec<u8>, spans: u64) {
-        match self.receiver.take(body.into()).await {
+    async fn hand_over(&mut self, batch: Vec<Finished>, spans: u64) {
+        let taken = match self.receiver.write(batch).await {
+            Ok(body) => self.receiver.take(body).await,
+            Err(fault) => Err(fault),
+        };
+        match taken {
             Ok(rejected) => {
                 let rejected = rejected.min(spans);
                 self.counts.exported.add(spans - rejected);
@@ -144,15 +147,27 @@ impl Receiver {
             Some(tls) => upstream.over(Arc::clone(tls)),
             None => upstream,
         };
-        let (authority, target) = (endpoint.authority, endpoint.target);
+        let (authority, target, resource) = (endpoint.authority, endpoint.target, resource.into());
         Receiver { upstream, tls, authority, target, headers, gzip, patience, delay, resource }
+    }
+
+    /// The body for a batch. A few milliseconds of work, which those threads are spared that serve.
+    async fn write(&self, batch: Vec<Finished>) -> Result<Bytes, String> {
+        let (resource, gzip) = (Arc::clone(&self.resource), self.gzip);
+        let written = tokio::task::spawn_blocking(move || {
+            let body = otlp::request(&resource, &batch);
+            if gzip { compressed(&body) } else { Ok(body) }
+        });
+        match written.await {
+            Ok(body) => body.map(Bytes::from).map_err(|fault| fault.to_string()),
+            Err(fault) => Err(fault.to_string()),
+        }
     }
 
     /// Hands over a batch, again and again where that is worth it. Gives how many spans were not taken, or why none was.
     ///
     /// What was handed over twice does no harm: a span has an id.
     async fn take(&self, body: Bytes) -> Result<u64, String> {
-        let body = if self.gzip { compressed(&body)? } else { body };
         let deadline = Instant::now() + self.patience;
         let mut rest = FIRST_REST;
         loop {
@@ -162,9 +177,9 @@ impl Receiver {
                 Ok(Try::Failed(fault, wanted)) => (fault, wanted),
                 Err(_) => return Err("timeout".to_owned()),
             };
-            // Replicas that failed together do not come back together.
-            let wait = wanted.unwrap_or_else(|| rest.mul_f64(0.5 + rand::random::<f64>() / 2.0));
-            if Instant::now() + wait >= deadline {
+            // Replicas that failed together do not come back together, and who says "at once" gets a rest all the same.
+            let wait = rest.mul_f64(0.5 + rand::random::<f64>() / 2.0).max(wanted.unwrap_or_default());
+            if wait >= deadline.saturating_duration_since(Instant::now()) {
                 return Err(fault);
             }
             sleep(wait).await;
@@ -222,10 +237,10 @@ impl Outbound for Export<'_> {
     }
 }
 
-fn compressed(body: &[u8]) -> Result<Bytes, String> {
+fn compressed(body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let written = encoder.write_all(body).and_then(|()| encoder.finish());
-    written.map(Bytes::from).map_err(|fault| fault.to_string())
+    encoder.write_all(body)?;
+    encoder.finish()
 }
 
 /// In seconds; a date is not looked at.

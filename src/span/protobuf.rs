@@ -39,9 +39,20 @@ impl Message {
 
     /// A message in the message.
     pub fn message(&mut self, field: u32, write: impl FnOnce(&mut Message)) {
-        let mut inner = Message::default();
-        write(&mut inner);
-        self.bytes(field, &inner.0);
+        self.tag(field, LENGTH);
+        // Written in place, with one byte for the length in front: most are that short.
+        let at = self.0.len();
+        self.0.push(0);
+        write(self);
+        let length = (self.0.len() - at - 1) as u64;
+        match self.0.get_mut(at) {
+            Some(place) if length < 0x80 => *place = length as u8,
+            _ => {
+                let mut longer = Message::default();
+                longer.varint(length);
+                self.0.splice(at..=at, longer.0);
+            }
+        }
     }
 
     /// What has been written.
@@ -129,6 +140,19 @@ mod tests {
         message.fixed64(7, 2);
         let expected = b"\x08\x96\x01\x12\x07testing\x1a\x02\x08\x01\x85\x01\x01\0\0\0\x39\x02\0\0\0\0\0\0\0";
         assert_eq!(message.into_bytes(), expected);
+    }
+
+    #[test]
+    fn a_message_in_a_message_may_have_any_length() {
+        for length in [0, 127, 128, 16_383, 16_384] {
+            let text = vec![b'x'; length];
+            let (mut outer, mut inner) = (Message::default(), Message::default());
+            outer.message(1, |message| message.bytes(2, &text));
+            outer.number(3, 1);
+            inner.bytes(2, &text);
+            let (outer, inner) = (outer.into_bytes(), inner.into_bytes());
+            assert_eq!(fields(&outer).collect::<Vec<_>>(), [(1, Held::Bytes(&inner)), (3, Held::Number(1))]);
+        }
     }
 
     #[test]
