@@ -397,7 +397,7 @@ impl Portcullis {
         let asked = Instant::now();
         let answer = self.ask_pam(&request, whence.origin, stamps, &permit).await;
         course.upstream = Some(asked.elapsed());
-        course.exchange = self.spans.is_some().then(|| Exchange {
+        course.exchange = (self.spans.is_some() && stamps.trace.own().sampled()).then(|| Exchange {
             asked,
             address: self.upstream.address().into(),
             version: self.upstream.version(),
