@@ -197,7 +197,10 @@ impl Sight {
         if let Some(last) = event.key_id.as_ref().and_then(|id| known.last_use(&event.caller, id)) {
             last.set(second);
         }
-        self.own.add(event.own, second);
+        // What came to no check took no time that is worth a percentile.
+        if !event.own.is_zero() {
+            self.own.add(event.own, second);
+        }
         if let Some(upstream) = event.upstream {
             self.pam.add(upstream, second);
             self.observe_pam(event, second);

@@ -204,7 +204,7 @@ async fn names_that_are_markup_are_shown_as_they_are() {
     let folder = Folder::new("page-names");
     let caller = format!("[[caller]]\nname = '''{name}'''\nbearer = {{ env = \"PAM_API_TOKEN\" }}\n");
     let world = World::of(&folder.config("\"valkyrie\"", &caller, &[]), &[]).await;
-    let call = valkyrie::call("GET", "/players/session?provider=<x>").with("X-Correlation-ID", "&lt;script&gt;");
+    let call = valkyrie::call("GET", "/players/session?provider=x").with("X-Correlation-ID", "&lt;script&gt;");
     world.send(&call).await;
     world.send(&call.clone().replacing("X-Player-Token", "x")).await;
     world.send(&Request::new("GET", "/%3Cscript%3E")).await;
