@@ -255,6 +255,11 @@ impl Revocations {
         self.index.count()
     }
 
+    /// Whether tokens that ended are kept on disk.
+    pub fn keeps_a_journal(&self) -> bool {
+        self.journal.is_some()
+    }
+
     /// True while the journal cannot be written.
     pub fn journal_is_failing(&self) -> bool {
         self.journal.as_ref().is_some_and(Journal::failing)

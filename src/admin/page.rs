@@ -294,7 +294,11 @@ fn standing(facts: &Facts) -> Vec<(&'static str, String)> {
     let (live, capacity) = facts.revocations;
     let (with_pam, most_with_pam) = facts.upstream_in_flight;
     let (connections, most_connections) = facts.connections;
-    let journal = if facts.journal_failing { "cannot be written" } else { "no trouble" };
+    let journal = match (facts.journal, facts.journal_failing) {
+        (false, _) => "none is kept",
+        (true, false) => "written",
+        (true, true) => "cannot be written",
+    };
     let stale = if facts.certificates_stale { "; files are of no use, those from before are in use" } else { "" };
     let expiry = |(name, days): &(&str, i64)| match days {
         ..0 => format!("{name} has expired"),

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Window {
     /// Seconds of a slot.
     width: u32,
+    /// How many slots.
+    length: u32,
     kinds: usize,
     /// All kinds of one slot, then all of the next.
     counts: Box<[AtomicU64]>,
@@ -16,15 +18,23 @@ pub struct Window {
 
 impl Window {
     /// For `length` slots of `width` seconds and so many kinds.
-    pub fn new(width: u32, length: usize, kinds: usize) -> Window {
-        let counts = std::iter::repeat_with(AtomicU64::default).take(length.max(1) * kinds.max(1)).collect();
-        Window { width: width.max(1), kinds: kinds.max(1), counts }
+    pub fn new(width: u32, length: u32, kinds: usize) -> Window {
+        let (length, kinds) = (length.max(1), kinds.max(1));
+        let counts = std::iter::repeat_with(AtomicU64::default).take(length as usize * kinds).collect();
+        Window { width: width.max(1), length, kinds, counts }
     }
 
     /// Counts one of a kind that happened at a second.
     pub fn add(&self, kind: usize, second: u32) {
         let stretch = self.stretch(second);
         let Some(count) = self.slot(stretch).get(kind) else { return };
+        let (of, counted) = unpacked(count.load(Ordering::Relaxed));
+        if of >= stretch && counted < ENOUGH {
+            // Nearly always: one addition that cannot reach the other half. Should the slot be taken again in between, it
+            // counts there.
+            count.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let one_more = |packed: u64| {
             let (of, counted) = unpacked(packed);
             // A thread that was held up counts in the stretch that has begun meanwhile.
@@ -45,13 +55,13 @@ impl Window {
 
     /// How many there were of each kind in each slot of the window that ends at a second, the oldest first.
     pub fn series(&self, second: u32) -> Vec<Vec<u64>> {
-        let (last, length) = (self.stretch(second), self.length());
+        let last = self.stretch(second);
         let of = |stretch: u32| {
             let counts = self.slot(stretch).iter().map(|count| unpacked(count.load(Ordering::Relaxed)));
             counts.map(|(of, counted)| if of == stretch { u64::from(counted) } else { 0 }).collect()
         };
         // Before the first stretch nothing happened.
-        let behind = (0..length).rev().map(|back| last.checked_sub(back).filter(|stretch| *stretch > 0));
+        let behind = (0..self.length).rev().map(|back| last.checked_sub(back).filter(|stretch| *stretch > 0));
         behind.map(|stretch| stretch.map_or_else(|| vec![0; self.kinds], of)).collect()
     }
 
@@ -60,15 +70,14 @@ impl Window {
         (second / self.width).saturating_add(1)
     }
 
-    fn length(&self) -> u32 {
-        u32::try_from(self.counts.len() / self.kinds).unwrap_or(u32::MAX)
-    }
-
     fn slot(&self, stretch: u32) -> &[AtomicU64] {
-        let at = (stretch % self.length()) as usize * self.kinds;
+        let at = (stretch % self.length) as usize * self.kinds;
         self.counts.get(at..at + self.kinds).unwrap_or_default()
     }
 }
+
+/// As far below the end as there are never threads that add at the same time.
+const ENOUGH: u32 = u32::MAX - (1 << 20);
 
 fn packed_of(stretch: u32, counted: u32) -> u64 {
     u64::from(stretch) << 32 | u64::from(counted)

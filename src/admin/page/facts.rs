@@ -22,6 +22,8 @@ pub struct Facts {
     pub config: InUse,
     /// Tokens recorded as ended, and how many can be.
     pub revocations: (u64, u64),
+    /// Tokens that ended are kept on disk.
+    pub journal: bool,
     /// The journal cannot be written.
     pub journal_failing: bool,
     /// How following the other replicas goes; `None` for a replica that is alone.

@@ -30,6 +30,7 @@ impl Portcullis {
                 rejected: self.generation.complaints(),
             },
             revocations: revocations.live(),
+            journal: revocations.keeps_a_journal(),
             journal_failing: revocations.journal_is_failing(),
             sharing: revocations.sharing(),
             replays: self.memory.replays.count(),
