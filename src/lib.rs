@@ -32,6 +32,7 @@
 //! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
 //! | [`event`], [`log`], [`metrics`], [`span`], [`sight`], [`readiness`], [`admin`] | what people see, and what an operator can do |
+//! | [`explain`] | why a captured request is refused: the gate walked step by step, offline |
 //! | [`command`] | the command line |
 //!
 //! What it promises: refused means untouched; the bytes checked are the bytes forwarded; dead stays dead; at most once;

@@ -156,7 +156,9 @@ impl Explaining {
         let now = SystemTime::now();
         let signed = gate.signed_at(&request);
         let judged = at.or(signed).unwrap_or(now);
-        page.moment(&when(judged, at.is_some(), signed.is_some(), now, &gate));
+        if let Some(when) = when(judged, at.is_some(), signed.is_some(), now, &gate) {
+            page.moment(&when);
+        }
 
         let whence = origin.map(|origin| Whence { origin, names: &names });
         let given = Given { callers: &original, signing_secrets: &signing_secrets, whence, at: judged, knows_digest };
@@ -209,13 +211,16 @@ fn taken_apart(settings: Settings, knows_peer: bool) -> (Gate, Callers, Vec<Vec<
     (gate, Callers::new(all, settings.digest_key), settings.signing_secrets, rules, known.is_some())
 }
 
-fn when(judged: SystemTime, given: bool, signed: bool, now: SystemTime, gate: &Gate) -> String {
+/// As of when it is judged; `None` where no check depends on it.
+fn when(judged: SystemTime, given: bool, signed: bool, now: SystemTime, gate: &Gate) -> Option<String> {
     let shown = humantime::format_rfc3339_seconds(judged);
+    let rule = gate.dialect.signature.as_ref().and_then(|scheme| scheme.timestamp.as_ref())?;
     if given {
-        return format!("judged as of {shown}, as --at says");
+        return Some(format!("judged as of {shown}, as --at says"));
     }
-    let rule = gate.dialect.signature.as_ref().and_then(|scheme| scheme.timestamp.as_ref());
-    let (true, Some(rule)) = (signed, rule) else { return format!("judged as of now, {shown}") };
+    if !signed {
+        return Some(format!("judged as of now, {shown}"));
+    }
     let short = |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
     let against = match now.duration_since(judged) {
         Ok(age) if age > rule.tolerance => format!("stale by {}", short(age.saturating_sub(rule.tolerance))),
@@ -224,7 +229,7 @@ fn when(judged: SystemTime, given: bool, signed: bool, now: SystemTime, gate: &G
         }
         Ok(_) | Err(_) => "fresh".to_owned(),
     };
-    format!("judged as of {shown}, when it says it was signed; against the clock now it would be {against}")
+    Some(format!("judged as of {shown}, when it says it was signed; against the clock now it would be {against}"))
 }
 
 /// What the caller would be told; true when it would be let through.

@@ -387,9 +387,12 @@ impl<'w> Walk<'w> {
             _ => {}
         }
         if let Some(message) = scheme.message_of(&self.view) {
+            let length = message.len();
             step.message = Some(match scheme.message.respells_body() {
-                true => format!("{} bytes, the body among them in another spelling; not shown", message.len()),
-                false => self.veil().show(&message),
+                // What is in it could be read all the same.
+                true => format!("{length} bytes, not shown: the body is in them in another spelling"),
+                false if message.is_empty() => "nothing: what it is made of is empty".to_owned(),
+                false => format!("{length} bytes: {}", self.veil().show(&message)),
             });
         }
         let caller = by_key_id.or(named);

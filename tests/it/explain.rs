@@ -148,7 +148,7 @@ fn the_right_signature_is_admitted_and_one_that_nothing_explains_is_said_to_be_s
     let (code, text) = explained("config/wallet.toml", &wallet_call(&hmac_sha256_hex("x", b"y"), &body), &[]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("none of ") && !text.contains("why: "), "{text}");
-    assert!(text.contains(r#"to be signed: {"token":"…", "name":"café/1",\n"#), "{text}");
+    assert!(text.contains(r#" bytes: {"token":"…", "name":"café/1",\n"#), "{text}");
     assert!(text.contains("refused: check signature, reason signature_wrong"), "{text}");
     assert!(text.contains("the caller is told 401 {\"status\":false,\"code\":401"), "{text}");
 }

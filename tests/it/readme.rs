@@ -121,6 +121,22 @@ async fn the_calls_of_the_readme_end_a_token_and_take_it_back() {
     assert_eq!(shell(seen_before, digest)["ended"], 0);
 }
 
+/// A body that was signed with a line feed behind it, as `echo` gives it.
+#[test]
+fn what_explain_says_in_the_readme_is_what_it_says() {
+    let folder = Folder::new("readme-explain");
+    let body = wallet::body("9f86d081-884c-4d65-9a2f-eaa0c55ad015");
+    let signature = hmac_sha256_hex(wallet::KEY, format!("{body}\n").as_bytes());
+    let call = wallet::signed("debit", &body).replacing("X-Request-Signature", &signature);
+    let capture = folder.write("refused.http", &String::from_utf8(call.bytes()).unwrap());
+    let line = block("Why was it refused?", "sh");
+    let arguments: Vec<&str> =
+        line.split(' ').skip(1).map(|word| word.replace("refused.http", &capture).leak() as &str).collect();
+    let output = portcullis().args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim_end(), block("Why was it refused?", "text"));
+}
+
 #[test]
 fn the_two_commands_are_there() {
     let text = readme();

@@ -54,7 +54,7 @@ impl Page {
             self.refused = true;
         }
         if let Some(message) = &step.message {
-            let about = self.paint(DIM, "to be signed:");
+            let about = self.paint(DIM, "to be signed,");
             self.line(&format!("{}{about} {message}", " ".repeat(INDENT)));
         }
     }
