@@ -64,7 +64,7 @@ pub fn explain(arguments: Explain) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let told = match (captured(&arguments), moment(arguments.at.as_deref()), runtime) {
         (Ok(captured), Ok(at), Ok(runtime)) => {
             let mut page = Page::new(super::demo::look().coloured);

@@ -109,7 +109,7 @@ pub fn read(line: &str, file: &dyn Fn(&str) -> Result<Vec<u8>, String>) -> Resul
     }
     let mut call = Call { draft: Draft { notes, ..Draft::default() }, ..Call::default() };
     while let Some(word) = words.next() {
-        let mut options = options(&word)?;
+        let mut options = options(&word);
         while let Some((name, attached)) = options.pop() {
             let Some(does) = known(&name) else {
                 return Err(format!(
@@ -142,14 +142,18 @@ fn takes_value(does: Does) -> bool {
     !matches!(does, Does::Get | Does::Head | Does::Old | Does::Nothing)
 }
 
+/// An option's name, and its value where that is part of the same word.
+type Given = (String, Option<Vec<u8>>);
+
 /// The options of one word, the last first: `--name`, `--name=value`, or letters together, as in `-sXPOST`.
-fn options(word: &[u8]) -> Result<Vec<(String, Option<Vec<u8>>)>, String> {
+fn options(word: &[u8]) -> Vec<Given> {
     if !is_option(word) {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let text = str::from_utf8(word).ok();
     if let Some(long) = text.filter(|text| text.starts_with("--")) {
-        return Ok(vec![(long.to_owned(), None)]);
+        // What follows a `=` is nothing that curl knows, and may be a secret.
+        return vec![(long.split('=').next().unwrap_or(long).to_owned(), None)];
     }
     let mut all = Vec::new();
     let mut rest = word.get(1..).unwrap_or_default();
@@ -159,7 +163,7 @@ fn options(word: &[u8]) -> Result<Vec<(String, Option<Vec<u8>>)>, String> {
         all.insert(0, (name, (with_value && !behind.is_empty()).then(|| behind.to_vec())));
         rest = if with_value { &[] } else { behind };
     }
-    Ok(all)
+    all
 }
 
 #[derive(Default)]

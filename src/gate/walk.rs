@@ -397,6 +397,9 @@ impl<'w> Walk<'w> {
         }
         let caller = by_key_id.or(named);
         let suspects = Suspects { callers: self.given.callers, secrets: self.given.signing_secrets, caller };
+        if u64::try_from(self.view.request.body.len()).map_or(true, |length| length > self.gate.largest_body) {
+            return;
+        }
         let search = scheme.mistakes(&self.view, &suspects);
         match search.key {
             Some(key) => {
@@ -515,7 +518,11 @@ impl<'w> Walk<'w> {
             }
         }
         if once {
-            step.unknown("each message is admitted once; whether this one was before is known where Portcullis runs");
+            let once = "each message is admitted once; whether this one was before is known where Portcullis runs";
+            match scheme.timestamp {
+                Some(_) => step.say(once),
+                None => step.unknown(once),
+            }
         }
         self.steps.push(step);
     }

@@ -250,12 +250,12 @@ timeout           = { status = 504, code = "unknown",  message = "" }
         ),
     );
     let hash = hex(&sha2::Sha256::digest("{}"));
-    let (path, query) = ("/pam/v1/players/a%20b/bets", "currency=E%C3%9CR");
+    let (path, query) = ("/pam/v1/players/a%C3%A9b/bets", "currency=E%C3%9CR");
     let cases = [
         (format!("POST\n{path}\n{query}\n{hash}"), None),
         (format!("post\n{path}\n{query}\n{hash}"), Some("method in lower case")),
-        (format!("POST\n/pam/v1/players/a b/bets\n{query}\n{hash}"), Some("path decoded")),
-        (format!("POST\n/v1/players/a%20b/bets\n{query}\n{hash}"), Some("base_path")),
+        (format!("POST\n/pam/v1/players/aéb/bets\n{query}\n{hash}"), Some("path decoded")),
+        (format!("POST\n/v1/players/a%C3%A9b/bets\n{query}\n{hash}"), Some("base_path")),
         (format!("POST\nhttps://pam.example{path}?{query}\n{query}\n{hash}"), Some("whole URL instead of the path")),
         (format!("POST\n{path}?{query}\n{query}\n{hash}"), Some("path with its query")),
         (format!("POST\n{path}\n\n{hash}"), Some("without the query")),
@@ -422,4 +422,39 @@ async fn it_decides_as_the_one_that_runs() {
             assert!(text.contains(&format!("reason {first}\n")), "{text}");
         }
     }
+}
+
+/// A store that is not there is not asked, and nothing is written into a journal.
+#[test]
+fn it_calls_nobody_and_knows_the_digest_of_a_journal() {
+    let folder = Folder::new("explain-journal");
+    folder.write("digest.key", "0123456789abcdef0123456789abcdef");
+    let journal = format!("revocation.journal={:?}", folder.path());
+    let call = wallet::signed("debit", &wallet::body(TOKEN)).bytes();
+    let (code, text) = explained("config/wallet.toml", &call, &["--set", &journal]);
+    assert_eq!(code, 0, "{text}");
+    let key = portcullis::secret::DigestKey::new(*b"0123456789abcdef0123456789abcdef");
+    let digest = portcullis::token::TokenDigest::of(TOKEN.as_bytes(), &key);
+    assert!(text.contains(&format!("digest {digest}, as in the log")), "{text}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let redis = ["--set", &journal, "--set", "revocation.redis.url=redis://127.0.0.1:1"];
+    let (code, text) = explained("config/wallet.toml", &call, &redis);
+    assert_eq!(code, 0, "{text}");
+    assert!(!text.contains("digest"), "in a store lies another key: {text}");
+}
+
+#[test]
+fn a_hashed_password_is_verified() {
+    let folder = Folder::new("explain-hash");
+    let hash = folder.write("hash", &bcrypt::hash(wallet::PASSWORD, 4).unwrap());
+    let config = std::fs::read_to_string(crate::world::root().join("config/wallet.toml")).unwrap();
+    let hashed =
+        config.replace("password = { env = \"WALLET_PASSWORD\" }", &format!("password_hash = {{ file = {hash:?} }}"));
+    let config = folder.write("wallet.toml", &hashed);
+    let good = wallet::signed("debit", &wallet::body(TOKEN));
+    assert_eq!(explained(&config, &good.bytes(), &[]).0, 0);
+    let wrong = good.replacing("Authorization", &basic(wallet::USER, "hunter2-is-wrong"));
+    let (code, text) = explained(&config, &wrong.bytes(), &[]);
+    assert_eq!(code, 1);
+    assert!(text.contains("the user is that of `fantasy-goal`, and the password (…)"), "{text}");
 }

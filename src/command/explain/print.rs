@@ -2,6 +2,8 @@
 
 use crate::denial::Denial;
 use crate::gate::walk::{Outcome, Step};
+use crate::request::HeadFault;
+use crate::target::TargetFault;
 
 /// The page, as text.
 pub struct Page {
@@ -59,11 +61,14 @@ impl Page {
         }
     }
 
-    /// A head that is no request.
+    /// What nothing behind it can be looked at for.
     pub fn head_fault(&mut self, denial: Denial) {
+        let why = match denial {
+            Denial::Head(fault) => about_head(fault),
+            other => other.reason(),
+        };
         let mark = self.paint(RED, "✗");
-        let reason = denial.reason().replace('_', " ");
-        self.line(&format!("{mark} {:12}the head is not one that is served: {reason}", "head"));
+        self.line(&format!("{mark} {:12}{why}", "head"));
     }
 
     /// The end of a request that would be let through.
@@ -86,6 +91,33 @@ impl Page {
 
     fn paint(&self, code: u8, text: &str) -> String {
         if self.coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+fn about_head(fault: HeadFault) -> &'static str {
+    match fault {
+        HeadFault::RequestLine => "the request line is not METHOD, blank, target, blank, HTTP/1.1",
+        HeadFault::Version => "another version of HTTP",
+        HeadFault::Method => "a method that is never served; they are written in capitals",
+        HeadFault::Target(TargetFault::Form) => "the target does not begin with a slash",
+        HeadFault::Target(TargetFault::Semicolon) => "the target has a `;`, which two readers may take differently",
+        HeadFault::Target(TargetFault::EmptySegment) => "the path has two slashes behind one another",
+        HeadFault::Target(TargetFault::DotSegment) => "the path has a segment `.` or `..`",
+        HeadFault::Target(TargetFault::Percent) => "the target has a `%` without its two digits",
+        HeadFault::Target(TargetFault::Encoded) => {
+            "the path has an encoded blank, slash, dot or percent sign, which two readers may take differently"
+        }
+        HeadFault::Target(TargetFault::Byte) => "the target has a character that must be encoded",
+        HeadFault::Field(_) => "a header field is not `Name: value` on one line, or has a character that none may have",
+        HeadFault::TooLarge => "the head is larger than limits.head, or has more fields than limits.fields",
+        HeadFault::TargetTooLong => "the target is longer than limits.target",
+        HeadFault::Host => "Host is missing, there twice, or not a plain host and port",
+        HeadFault::ContentLength => "Content-Length is there twice, no plain number, or beside a Transfer-Encoding",
+        HeadFault::TransferEncoding => "there is a Transfer-Encoding; a body is taken by its Content-Length alone",
+        HeadFault::Connection => "Connection names something else than `close` or `keep-alive`",
+        HeadFault::Upgrade => "it asks for an upgrade, which is never followed",
+        HeadFault::Expect => "Expect is something else than `100-continue`",
+        HeadFault::Slow => "the head came too slowly",
     }
 }
 

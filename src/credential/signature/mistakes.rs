@@ -84,7 +84,8 @@ impl Scheme {
         };
         let mut seen = HashMap::new();
         let mut found = None;
-        for allowed in 0..=MOST_MISTAKES {
+        let most = if view.request.body.len() > LARGE { 1 } else { MOST_MISTAKES };
+        for allowed in 0..=most {
             found = found.or_else(|| trials.walk(self, view, (&timestamp, &nonce), allowed, &mut seen, &mut search));
         }
         let Some((mistakes, key)) = found else { return Search { tried: search.tried, ..Search::default() } };
@@ -166,10 +167,7 @@ impl Scheme {
 
     /// Timestamp and nonce as they were sent, empty where they are missing.
     fn stamps_of(&self, view: &View<'_>) -> (Vec<u8>, Vec<u8>) {
-        let read = |source| match Reading::of(source, view) {
-            Some(value) => value,
-            None => Vec::new(),
-        };
+        let read = |source| Reading::of(source, view).unwrap_or_default();
         let timestamp = match self.timestamp.as_ref().map(|rule| rule.at.as_ref()) {
             None => Vec::new(),
             Some(Some(source)) => read(source),
@@ -438,6 +436,9 @@ fn algorithm_word(algorithm: Algorithm) -> &'static str {
 
 /// Two at a time: three would find something too often that is none.
 const MOST_MISTAKES: usize = 2;
+
+/// Bytes of a body beyond which one mistake at a time must do: each pair is a copy of it.
+const LARGE: usize = 64 << 10;
 
 /// Signatures computed at most; a second of work for the largest body.
 const MOST_TRIED: usize = 5_000;

@@ -5,6 +5,9 @@ use super::Mistake;
 use crate::dialect::source::View;
 use crate::fields::Only;
 
+/// What stands in the place of a piece with its filters; `None` leaves it as it is.
+type Change<'c> = dyn Fn(&Piece, &[Filter]) -> Option<Vec<Part>> + 'c;
+
 /// Other messages that may have been signed instead of the one that this family signs.
 pub(super) fn others(message: &Message, view: &View<'_>) -> Vec<(Message, Mistake)> {
     let mut all = Vec::new();
@@ -12,7 +15,7 @@ pub(super) fn others(message: &Message, view: &View<'_>) -> Vec<(Message, Mistak
         all.extend(other.map(|other| (other, Mistake::new(what, advice))));
     };
     const WHOLE: &str = "sign the whole message as it is shown above";
-    let each = |change: &dyn Fn(&Piece, &[Filter]) -> Option<Vec<Part>>| message.each(change);
+    let each = |change: &Change<'_>| message.each(change);
 
     push(
         each(&|piece, filters| {
@@ -49,6 +52,10 @@ pub(super) fn others(message: &Message, view: &View<'_>) -> Vec<(Message, Mistak
         "the caller signed the method in lower case",
         "sign it in upper case, as it stands in the request line",
     );
+    for (end, word) in [("\n", "a line feed"), ("\r\n", "CR LF")] {
+        let what = format!("the caller signed {word} behind the message");
+        push(Some(message.followed_by(end)), &what, "sign the message and nothing behind it");
+    }
     hashes(message, &mut push);
     places(message, view, &mut push);
     all
@@ -154,7 +161,7 @@ fn places(message: &Message, view: &View<'_>, push: &mut impl FnMut(Option<Messa
 
 impl Message {
     /// The message with some of its pieces replaced; `None` when none is.
-    fn each(&self, change: &dyn Fn(&Piece, &[Filter]) -> Option<Vec<Part>>) -> Option<Message> {
+    fn each(&self, change: &Change<'_>) -> Option<Message> {
         let mut changed = false;
         let mut parts = Vec::new();
         for part in &self.parts {
@@ -166,6 +173,11 @@ impl Message {
             parts.extend(other.unwrap_or_else(|| vec![part.clone()]));
         }
         changed.then_some(Message { parts })
+    }
+
+    fn followed_by(&self, text: &str) -> Message {
+        let end = Part::Literal(text.as_bytes().into());
+        Message { parts: self.parts.iter().cloned().chain([end]).collect() }
     }
 
     fn stamp_behind(&self) -> Option<Message> {
