@@ -212,17 +212,8 @@ fn each_known_mistake_about_a_timestamp_and_white_space_is_named() {
     }
 }
 
-#[test]
-fn a_path_a_query_and_a_method_that_were_signed_otherwise_are_named() {
-    let folder = Folder::new("explain-paths");
-    let dialect = r#"
-name = "acme"
-credential = "none"
-[signature]
-message = "{method}\n{path}\n{query}\n{body|sha256|hex}"
-algorithm = "hmac-sha256"
-encoding = "base64"
-at = "header:X-Sign"
+/// What is left of a dialect with one signed route.
+const REST: &str = r#"
 [[route]]
 name = "bet"
 match = "POST /v1/players/{player}/bets"
@@ -241,7 +232,20 @@ bad_gateway       = { status = 502, code = "unknown",  message = "" }
 unavailable       = { status = 503, code = "retry",    message = "" }
 timeout           = { status = 504, code = "unknown",  message = "" }
 "#;
-    let dialect = folder.write("acme.toml", dialect);
+
+#[test]
+fn a_path_a_query_and_a_method_that_were_signed_otherwise_are_named() {
+    let folder = Folder::new("explain-paths");
+    let dialect = r#"
+name = "acme"
+credential = "none"
+[signature]
+message = "{method}\n{path}\n{query}\n{body|sha256|hex}"
+algorithm = "hmac-sha256"
+encoding = "base64"
+at = "header:X-Sign"
+"#;
+    let dialect = folder.write("acme.toml", &format!("{dialect}{REST}"));
     let config = folder.write(
         "config.toml",
         &format!(
@@ -457,4 +461,51 @@ fn a_hashed_password_is_verified() {
     let (code, text) = explained(&config, &wrong.bytes(), &[]);
     assert_eq!(code, 1);
     assert!(text.contains("the user is that of `fantasy-goal`, and the password (…)"), "{text}");
+}
+
+#[test]
+fn a_secret_that_was_not_decoded_and_a_field_that_was_not_packed_are_named() {
+    let folder = Folder::new("explain-packed");
+    let dialect = r#"
+name = "hooks"
+credential = "none"
+[signature]
+message = "{timestamp}.{body}"
+algorithm = "hmac-sha256"
+encoding = "base64"
+at = "header:X-Sign"
+format = "t={timestamp},v1={signature}"
+separator = ","
+timestamp = { at = "signature", tolerance = "60s" }
+key = { prefix = "whsec_", encoding = "base64" }
+"#;
+    let dialect = folder.write("hooks.toml", &format!("{dialect}{REST}"));
+    let secret = format!("whsec_{BASE64_SECRET}");
+    let file = folder.write("secret", &secret);
+    let config = folder.write(
+        "config.toml",
+        &format!(
+            "dialect = {dialect:?}\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"\n\
+             [[caller]]\nname = \"hooks\"\nsigning = [{{ id = \"1\", key = {{ file = {file:?} }} }}]\n"
+        ),
+    );
+    let key = STANDARD.decode(BASE64_SECRET).unwrap();
+    let time = now();
+    let message = format!("{time}.{{}}");
+    let sign = |key: &[u8]| STANDARD.encode(mac(key, message.as_bytes()));
+    let cases = [
+        (format!("t={time},v1={}", sign(&key)), None),
+        (format!("t={time},v1={}", sign(secret.as_bytes())), Some("took the secret as it is for the key")),
+        (format!("t={time},v1={}", hex(&mac(&key, message.as_bytes()))), Some("spelled in hexadecimal")),
+        (format!("t={time},v1={}", sign(&key).trim_end_matches('=')), Some("without its padding")),
+        (STANDARD.encode(mac(&key, b"{}")), None),
+    ];
+    for (field, named) in cases {
+        let call = Request::new("POST", "/v1/players/17/bets?currency=EUR").with("X-Sign", &field).body("{}");
+        let (code, text) = explained(&config, &call.bytes(), &[]);
+        let packed = field.starts_with("t=");
+        assert_eq!(code, i32::from(named.is_some() || !packed), "{named:?}\n{text}");
+        let expected = named.unwrap_or(if packed { "admitted as `bet`" } else { "write t=TIMESTAMP,v1=SIGNATURE" });
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
 }
