@@ -221,7 +221,11 @@ fn when(judged: SystemTime, given: bool, signed: bool, now: SystemTime, gate: &G
     if !signed {
         return Some(format!("judged as of now, {shown}"));
     }
-    let short = |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
+    // The largest two units say enough.
+    let short = |time: Duration| {
+        let all = humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
+        all.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    };
     let against = match now.duration_since(judged) {
         Ok(age) if age > rule.tolerance => format!("stale by {}", short(age.saturating_sub(rule.tolerance))),
         Err(ahead) if ahead.duration() > rule.tolerance => {

@@ -380,11 +380,17 @@ impl<'w> Walk<'w> {
                 Reading::One(_) => {}
             }
         }
-        match denial {
-            Denial::KeyUnknown => step.say("the key id is that of no caller, or of another than the credential's"),
-            Denial::SignatureMalformed => step.say("the signature is not spelled as this family does"),
-            Denial::SignatureWrong => step.say("no secret of the caller gives this signature"),
-            _ => {}
+        let has_key_id =
+            scheme.key_id.as_ref().is_some_and(|source| matches!(source.read(&self.view), Reading::One(_)));
+        if has_key_id && by_key_id.is_none() {
+            step.say("the key id is that of no caller");
+        } else if denial == Denial::KeyUnknown {
+            step.say("the key id is that of another caller than the credential's");
+        }
+        if denial == Denial::SignatureMalformed {
+            step.say("the signature is not spelled as this family does");
+        } else if denial == Denial::SignatureWrong {
+            step.say("no secret of the caller gives this signature");
         }
         if let Some(message) = scheme.message_of(&self.view) {
             let length = message.len();
@@ -402,6 +408,7 @@ impl<'w> Walk<'w> {
         }
         let search = scheme.mistakes(&self.view, &suspects);
         match search.key {
+            Some(key) if search.mistakes.is_empty() => step.say(format!("the signature itself matches: {key}")),
             Some(key) => {
                 step.found.extend(search.mistakes.iter().map(|mistake| format!("why: {mistake}")));
                 step.say(format!("so it would match: {key}"));

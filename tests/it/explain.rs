@@ -21,6 +21,7 @@ fn explained(config: &str, capture: &[u8], more: &[&str]) -> (i32, String) {
     child.stdin.take().unwrap().write_all(capture).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(!text.contains('\x1b'), "a pipe gets no colour: {text}");
     assert_nothing_secret(&text);
     (output.status.code().unwrap(), text)
 }
@@ -508,4 +509,17 @@ key = { prefix = "whsec_", encoding = "base64" }
         let expected = named.unwrap_or(if packed { "admitted as `bet`" } else { "write t=TIMESTAMP,v1=SIGNATURE" });
         assert!(text.contains(expected), "{expected}\n{text}");
     }
+}
+
+#[test]
+fn a_key_id_of_nobody_is_told_and_whose_the_signature_is() {
+    let right = betstack::body("ticket_create", "");
+    let body = right.replace(betstack::OPERATOR, "nobody");
+    let (code, text) = explained("config/betstack.toml", &betstack::signed(&body).bytes(), &[]);
+    assert_eq!(code, 1);
+    assert!(text.contains("the key id is that of no caller"), "{text}");
+    assert!(text.contains("the signature itself matches: betstack, key 2026-11"), "{text}");
+    let late = betstack::signed_at(&right, 1_706_191_612).replacing("timestamp", "2024-01-25T14:06:52Z");
+    let (_, text) = explained("config/betstack.toml", &late.bytes(), &[]);
+    assert!(text.contains("the timestamp is a date; this family counts seconds"), "{text}");
 }

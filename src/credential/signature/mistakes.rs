@@ -43,9 +43,9 @@ pub struct Mistake {
 /// What the search came to.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// With these the signature matches, one or two; none when no known mistake explains it.
+    /// With these the signature matches, one or two; none when it matches as it is, or when nothing explains it.
     pub mistakes: Vec<Mistake>,
-    /// Whose key it is then made with.
+    /// Whose key it is then made with; `None` when nothing explains it.
     pub key: Option<String>,
     /// How many signatures were computed.
     pub tried: usize,
@@ -380,7 +380,7 @@ impl Trials {
                 let further = candidate.mistake.iter().chain(why.iter().copied()).cloned();
                 if let Some(spelling) = hunt.compare(*recipe, &candidate.bytes, message) {
                     let mistakes: Vec<_> = about.iter().cloned().chain(further).chain(spelling).collect();
-                    if mistakes.len() <= MOST_MISTAKES && !mistakes.is_empty() {
+                    if mistakes.len() <= MOST_MISTAKES {
                         return Some((mistakes, candidate.whose.clone()));
                     }
                 }
