@@ -18,7 +18,7 @@ pub struct LogEvent {
 }
 
 /// All events.
-pub const ALL: [LogEvent; 23] = [
+pub const ALL: [LogEvent; 27] = [
     LogEvent {
         name: "request",
         levels: "info for what went well, warn for what a caller did wrong, error for what went wrong here or at the PAM",
@@ -35,6 +35,7 @@ pub const ALL: [LogEvent; 23] = [
             ("decision", "`admitted`, `settled` (with a token that had ended, since money is owed) or `refused`"),
             ("check", "the check that refused, or `upstream` where the exchange with the PAM failed"),
             ("reason", "why: a word of the label `reason` in [the metrics](metrics.md)"),
+            ("would_refuse", "the checks and reasons that would have refused it, were they enforced"),
             ("correlation_id", "as in the reply's X-Correlation-ID"),
             ("trace_id", "as in the PAM's traceparent"),
             ("token", "a keyed digest of the player token, the same wherever it stands"),
@@ -125,6 +126,34 @@ pub const ALL: [LogEvent; 23] = [
         meaning: "A config was loaded anew and is of no use; the one before is in use.",
         advice: "Correct what `complaints` say.",
         members: &[("about", "the complaints, by file, line and column")],
+    },
+    LogEvent {
+        name: "not_enforced",
+        levels: "warn",
+        meaning: "A config is in use that lets pass what fails its checks, somewhere.",
+        advice: "`portcullis readiness` says what keeps you from enforcing.",
+        members: &[("about", "the mode of the config, and those of checks, routes and callers")],
+    },
+    LogEvent {
+        name: "span_export_failing",
+        levels: "warn",
+        meaning: "The receiver of traces takes no spans; they are lost, and requests go on.",
+        advice: "See whether it is reachable and what it says.",
+        members: &[("about", "what went wrong")],
+    },
+    LogEvent {
+        name: "span_export_recovered",
+        levels: "info",
+        meaning: "The receiver of traces takes spans again.",
+        advice: "",
+        members: &[],
+    },
+    LogEvent {
+        name: "spans_left",
+        levels: "warn",
+        meaning: "The process stopped before the receiver of traces had taken all spans.",
+        advice: "",
+        members: &[],
     },
     LogEvent {
         name: "certificates_renewed",

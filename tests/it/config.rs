@@ -77,7 +77,7 @@ fn the_reference_says_the_defaults_of_the_code() {
 #[test]
 fn every_invalid_config_gets_the_complaints_it_expects() {
     let configs = files("tests/invalid");
-    assert_eq!(configs.len(), 36);
+    assert_eq!(configs.len(), 38);
     for path in configs {
         assert_complaints(&path, &complaints_of(&path));
     }

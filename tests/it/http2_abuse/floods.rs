@@ -115,8 +115,8 @@ async fn floods_are_ended_or_held_back_and_memory_stays_flat() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_takes_are_not_taken_from_the_pam() {
     let pam = Pam::start().await;
-    // Large enough to be streamed, and to show if they were held: 400 MB.
-    let large = answer(200, &"x".repeat(4 << 20));
+    // Large enough to be streamed, and to show if they were held: 100 MiB.
+    let large = answer(200, &"x".repeat(1 << 20));
     pam.answer_with(move |_| large.clone());
     let running = Running::start("config/valkyrie.toml", &pam.address.to_string(), &["--set", "limits.answer=1KiB"]);
     let address: SocketAddr = running.listen.parse().unwrap();
@@ -141,7 +141,7 @@ async fn answers_that_nobody_takes_are_not_taken_from_the_pam() {
         assert!(after < before + 48 * 1024, "{before} KiB before, {after} after");
         pam.answer_with(|_| answer(200, GOOD));
         assert_eq!(running.send(&valkyrie::call("GET", SESSION)).await, 200);
-        let large = answer(200, &"x".repeat(4 << 20));
+        let large = answer(200, &"x".repeat(1 << 20));
         pam.answer_with(move |_| large.clone());
     }
 }

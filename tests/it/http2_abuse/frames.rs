@@ -175,10 +175,15 @@ impl<S: AsyncRead + AsyncWrite> Caller<S> {
 
     /// Writes for as long as somebody reads: how many bytes, and whether the connection is still there. That nobody reads
     /// shows when nothing is taken for half a second.
-    pub async fn write_unread(&mut self, mut bytes: &[u8]) -> (usize, Taken) {
+    pub async fn write_unread(&mut self, bytes: &[u8]) -> (usize, Taken) {
+        self.write_unread_within(bytes, Duration::from_millis(500)).await
+    }
+
+    /// The same, where each write may take so long.
+    pub async fn write_unread_within(&mut self, mut bytes: &[u8], patience: Duration) -> (usize, Taken) {
         let mut written = 0;
         while !bytes.is_empty() {
-            match timeout(Duration::from_millis(500), self.writing.write(bytes)).await {
+            match timeout(patience, self.writing.write(bytes)).await {
                 Err(_) => return (written, Taken::Blocked),
                 Ok(Err(_) | Ok(0)) => return (written, Taken::Gone),
                 Ok(Ok(count)) => {
