@@ -24,6 +24,8 @@ pub struct Request {
 pub struct Peer {
     /// Its address; behind a proxy that of the proxy.
     pub address: IpAddr,
+    /// It is a balancer that said of nobody that the connection is theirs: a stranger may stand behind it.
+    pub unnamed: bool,
     /// The names in its certificate; none without TLS, or where it has shown none.
     pub names: Names,
 }

@@ -132,13 +132,13 @@ impl<S: Serve> Front<S> {
     /// What comes before the first request. `None` when there will be none.
     async fn open(&self, mut stream: Stream, address: IpAddr, open: &mut Open<'_, S>) -> Option<Opened> {
         let serve = self.current.now();
-        let address = match serve.announces(address) {
+        let peer = match serve.announces(address) {
             true => open_announced(&*serve, &mut stream, address, open).await?,
-            false => address,
+            false => Peer { address, unnamed: false, names: Names::default() },
         };
         match serve.tls() {
-            Some(tls) => open_secured(&*serve, &tls, stream, address).await,
-            None => open_plain(&*serve, stream, address).await,
+            Some(tls) => open_secured(&*serve, &tls, stream, peer).await,
+            None => open_plain(&*serve, stream, peer).await,
         }
     }
 }
@@ -149,10 +149,11 @@ async fn open_announced<S: Serve>(
     stream: &mut Stream,
     balancer: IpAddr,
     open: &mut Open<'_, S>,
-) -> Option<IpAddr> {
+) -> Option<Peer> {
+    let names = Names::default();
     match announced(stream, serve.limits().head_timeout).await {
-        Ok(Some(client)) => open.comes_from(serve, client).then_some(client),
-        Ok(None) => Some(balancer),
+        Ok(Some(address)) => open.comes_from(serve, address).then_some(Peer { address, unnamed: false, names }),
+        Ok(None) => Some(Peer { address: balancer, unnamed: true, names }),
         Err(fault) => {
             serve.refused(balancer, Refused::Announcement(fault));
             None
@@ -161,26 +162,25 @@ async fn open_announced<S: Serve>(
 }
 
 /// TLS settles which protocol it is.
-async fn open_secured(serve: &impl Serve, tls: &CallerTls, stream: Stream, address: IpAddr) -> Option<Opened> {
+async fn open_secured(serve: &impl Serve, tls: &CallerTls, stream: Stream, peer: Peer) -> Option<Opened> {
     match Secured::accept(tls, stream, serve.limits().handshake_timeout).await {
         Ok(secured) => {
-            let peer = Peer { address, names: secured.names() };
+            let peer = Peer { names: secured.names(), ..peer };
             let protocol = if secured.speaks_http2() { Protocol::Http2 } else { Protocol::Http1(BytesMut::new()) };
             Some(Opened { stream: Box::new(secured), peer, protocol })
         }
         Err(fault) => {
-            serve.refused(address, Refused::Handshake(fault));
+            serve.refused(peer.address, Refused::Handshake(fault));
             None
         }
     }
 }
 
 /// The first bytes do.
-async fn open_plain(serve: &impl Serve, mut stream: Stream, address: IpAddr) -> Option<Opened> {
+async fn open_plain(serve: &impl Serve, mut stream: Stream, peer: Peer) -> Option<Opened> {
     let time = serve.limits().head_timeout;
-    let peer = Peer { address, names: Names::default() };
     let Ok(first) = timeout(time, first_bytes(&mut stream)).await else {
-        serve.refused(address, Refused::Silent);
+        serve.refused(peer.address, Refused::Silent);
         return None;
     };
     match first? {

@@ -610,8 +610,9 @@ impl Serve for Portcullis {
         let start = Instant::now();
         let mut course = Course::default();
         let origin = match &head {
-            Ok(head) => self.trusted_proxies.origin(peer.address, &head.fields),
-            Err(_) => Ok(Origin::of(peer.address)),
+            Ok(head) if !peer.unnamed => self.trusted_proxies.origin(peer.address, &head.fields),
+            // A balancer that passes on bytes passes on what a stranger wrote; where it names nobody, nobody is believed.
+            Ok(_) | Err(_) => Ok(Origin::of(peer.address)),
         };
         let client = origin.map_or(peer.address, |origin| origin.client);
         let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields), client);

@@ -41,6 +41,20 @@ async fn the_client_that_a_balancer_names_is_the_one_that_calls() {
 
 // threat: C13
 #[tokio::test]
+async fn where_a_trusted_balancer_names_nobody_what_a_stranger_wrote_is_not_believed() {
+    let (_folder, config) = restricted("config/wallet.toml", "198.51.100.0/24");
+    let world = World::of(&config, &[BALANCER, "trusted_proxies=[\"127.0.0.0/8\"]"]).await;
+    let call = wallet::signed("balance", &wallet::body("t")).with("X-Forwarded-For", "198.51.100.7");
+    for (header, status) in
+        [(for_itself(), 401), (unknown(), 401), (named("127.0.0.9"), 200), (named("192.0.2.1"), 401)]
+    {
+        let connection = announced(&world, &header).await;
+        assert_eq!(send(&world, connection, &call, false).await.status, status, "{header:x?}");
+    }
+}
+
+// threat: C13
+#[tokio::test]
 async fn under_tls_the_header_comes_first() {
     let authority = Authority::new("balanced");
     let folder = Folder::new("announcement-tls");

@@ -354,7 +354,7 @@ async fn a_fault_of_ours_gives_nothing_away() {
     let bytes = debit().bytes();
     let head = Bytes::copy_from_slice(&bytes[..bytes.len() - wallet::body(TOKEN).len()]);
     let head = Head::scan(head, &limits);
-    let peer = Peer { address: [192, 0, 2, 1].into(), names: Names::default() };
+    let peer = Peer { address: [192, 0, 2, 1].into(), unnamed: false, names: Names::default() };
     let (reply, record) = world.portcullis.serve(head, &peer, &mut Faulty).await;
     world.portcullis.sent(record, Sent::Whole);
     let ReplyBody::Whole(body) = reply.body else { panic!("no body") };

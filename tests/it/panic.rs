@@ -30,7 +30,7 @@ async fn a_fault_while_serving_is_a_500_and_the_next_request_is_served() {
     let limits = HeadLimits { bytes: 4096, fields: 50, target: 1024 };
     let head = "POST /api/wallet/debit HTTP/1.1\r\nHost: pam\r\nContent-Length: 2\r\n\r\n";
     let head = Head::scan(Bytes::from(head), &limits);
-    let peer = Peer { address: [192, 0, 2, 1].into(), names: Names::default() };
+    let peer = Peer { address: [192, 0, 2, 1].into(), unnamed: false, names: Names::default() };
     let (reply, record) = world.portcullis.serve(head, &peer, &mut Faulty).await;
     world.portcullis.sent(record, Sent::Whole);
     assert_eq!(reply.status, 500);
