@@ -96,7 +96,9 @@ impl Reload {
             return;
         }
         (self.files, self.changing) = (files, None);
+        let mut outdated = Vec::new();
         let next = settings.and_then(|mut settings| {
+            outdated = now.generation().outdated(&settings.fixed);
             descriptors::fit(&mut settings.limits, &self.log);
             now.successor(settings)
         });
@@ -110,6 +112,10 @@ impl Reload {
                 self.current.replace(next);
                 self.rejected = None;
                 self.log.note("info", "config_reloaded", &about);
+                if !outdated.is_empty() {
+                    let hint = "files that these keys name have changed; what they say now counts after a restart";
+                    self.log.note("warn", "restart_needed", &json!({ "keys": outdated, "hint": hint }));
+                }
                 self.current.now().tell_modes();
                 mounts::warn(&self.files, &self.log);
             }

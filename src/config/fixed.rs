@@ -40,14 +40,26 @@ impl Fixed {
     /// What is wrong with `next` as a config that takes the place of this one.
     pub fn complaints(&self, next: &Fixed) -> Vec<Complaint> {
         let changed = |(now, next): (&Key, &Key)| {
-            let message = match (now.written == next.written, now.made_of == next.made_of) {
-                (true, true) => return None,
-                (false, _) => "cannot change while it runs; restart to change it, or take the change back",
-                (true, false) => "names a file that cannot change while it runs; restart to change it",
-            };
-            Some(Complaint { place: next.place.clone(), message: format!("`{}` {message}", next.name) })
+            let message = "cannot change while it runs; restart to change it, or take the change back";
+            let complaint = Complaint { place: next.place.clone(), message: format!("`{}` {message}", next.name) };
+            (now.written != next.written).then_some(complaint)
         };
         self.0.iter().zip(&next.0).filter_map(changed).collect()
+    }
+
+    /// The keys whose files have changed since these were read. That is no reason to refuse all the rest, a caller's new
+    /// secret for instance; but what they say now counts only after a restart.
+    pub fn outdated(&self, next: &Fixed) -> Vec<&'static str> {
+        let changed = |(now, next): &(&Key, &Key)| now.made_of != next.made_of;
+        self.0.iter().zip(&next.0).filter(changed).map(|(now, _)| now.name).collect()
+    }
+
+    /// The same keys as they are written now, made of the files that are in use.
+    pub fn succeeded_by(&self, mut next: Fixed) -> Fixed {
+        for (next, now) in next.0.iter_mut().zip(&self.0) {
+            next.made_of = now.made_of.clone();
+        }
+        next
     }
 }
 

@@ -18,7 +18,7 @@ pub struct LogEvent {
 }
 
 /// All events.
-pub const ALL: [LogEvent; 27] = [
+pub const ALL: [LogEvent; 28] = [
     LogEvent {
         name: "request",
         levels: "info for what went well, warn for what a caller did wrong, error for what went wrong here or at the PAM",
@@ -126,6 +126,13 @@ pub const ALL: [LogEvent; 27] = [
         meaning: "A config was loaded anew and is of no use; the one before is in use.",
         advice: "Correct what `complaints` say.",
         members: &[("about", "the complaints, by file, line and column")],
+    },
+    LogEvent {
+        name: "restart_needed",
+        levels: "warn",
+        meaning: "A file has changed that cannot be read anew while it runs, the password of a store for instance.",
+        advice: "Restart when it suits; until then the content from the start is in use.",
+        members: &[("about", "the keys that name such files")],
     },
     LogEvent {
         name: "not_enforced",

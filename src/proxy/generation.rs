@@ -28,10 +28,16 @@ impl Generation {
     pub fn successor(&self, fixed: Fixed) -> Result<Generation, Vec<Complaint>> {
         match self.fixed.complaints(&fixed) {
             complaints if complaints.is_empty() => {
+                let fixed = self.fixed.succeeded_by(fixed);
                 Ok(Generation { number: self.number + 1, ..Generation::first(fixed) })
             }
             complaints => Err(complaints),
         }
+    }
+
+    /// The keys whose files have changed, and which count only after a restart.
+    pub fn outdated(&self, fixed: &Fixed) -> Vec<&'static str> {
+        self.fixed.outdated(fixed)
     }
 
     /// Its number, from 1.

@@ -160,6 +160,26 @@ async fn what_cannot_change_while_it_runs_is_refused_by_name() {
     assert_eq!(metric(&running, "portcullis_config_generation").await, 1.0);
 }
 
+/// The password of the store cannot change while it runs, but must not hold up a caller's secret.
+#[tokio::test]
+async fn a_file_that_counts_after_a_restart_alone_is_told_and_holds_nothing_up() {
+    let (source, pam) = (Source::new("reload-restart"), good_pam().await);
+    source.write("store.password", "password-of-the-store");
+    // Nobody listens there: only what is read of it matters.
+    let store = "redis = { url = \"redis://127.0.0.1:1\", password = { file = \"store.password\" } }";
+    let config = CONFIG
+        .replace("[[caller]]", &format!("[revocation]\n{store}\non_outage = {{ check = \"local\" }}\n[[caller]]"));
+    source.write("config.toml", &config);
+    let mut running = source.start(&pam);
+    source.write("store.password", "another-password");
+    for generation in 2..4 {
+        source.write("first.key", if generation == 2 { BY_SECOND } else { BY_FIRST });
+        running.signal("HUP");
+        assert_eq!(running.event("config_reloaded")["about"]["generation"], generation);
+        assert_eq!(running.event("restart_needed")["about"]["keys"][0], "revocation");
+    }
+}
+
 #[tokio::test]
 async fn a_volume_that_kubernetes_swaps_is_noticed() {
     let (source, pam) = (Source::new("reload-swap"), good_pam().await);
