@@ -275,7 +275,7 @@ impl Portcullis {
             locked_out: self.memory.lockouts.count(Moment::now()),
             expiries: self.certificates.expiries(),
             certificates_stale: self.certificates.are_stale(),
-            unenforced: self.gate.modes.unenforced(self.gate.callers.iter().count()),
+            unenforced: self.gate.modes.unenforced(),
             config: self.generation.levels(),
             log_dropped: self.log.dropped(),
             log_left_out: self.memory.requests.left_out(),

@@ -15,7 +15,7 @@ impl Portcullis {
         let count = |level: i64| u64::try_from(level).unwrap_or_default();
         let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let second = i64::try_from(since).unwrap_or(i64::MAX);
-        let unenforced = self.gate.modes.unenforced(self.gate.callers.iter().count());
+        let unenforced = self.gate.modes.unenforced();
         let expiries = self.certificates.expiries().into_iter();
         Facts {
             at: timestamp(at),
