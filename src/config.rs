@@ -447,7 +447,7 @@ fn upstream_limits(mut table: Table, held: usize, complaints: &mut Complaints) -
         total,
         // Many servers close an idle connection after five seconds, and a request that crosses the closing is lost.
         idle: duration(&mut table, "idle", seconds(4), complaints),
-        pooled: usize::try_from(count(&mut table, "pooled", 256, complaints)).unwrap_or(256),
+        pooled: bounded(&mut table, "pooled", 0, 256, complaints) as usize,
         answer_head: 64 << 10,
         answer_fields: 128,
         held,

@@ -30,9 +30,11 @@ enum Whim {
     ResetInBody,
     PromiseMore,
     PromiseLess,
-    /// In one piece. A second answer that comes later is a test of the pool's: where it meets a connection that is in use
-    /// again, HTTP/1.1 has no way to tell whose it is.
+    /// In one piece.
     AnswerTwice,
+    /// The second comes when the connection is at rest, or in use again: then HTTP/1.1 has no way to tell whose it is. So
+    /// only where each request has a connection of its own.
+    AnswerTwiceLater,
     Garbage,
     CutChunks,
 }
@@ -65,6 +67,7 @@ impl Whim {
     fn of(id: &str) -> Whim {
         match dice(id, "whim") % 100 {
             0..60 => Whim::Answer,
+            60..75 if id.starts_with(ALONE) => Whim::AnswerTwiceLater,
             other => WHIMS[other % WHIMS.len()],
         }
     }
@@ -184,6 +187,11 @@ async fn act(stream: &mut TcpStream, id: &str) -> Option<()> {
             stream.write_all(format!("{}{body} and more", of_length(body.len())).as_bytes()).await.ok()
         }
         Whim::AnswerTwice => stream.write_all(good.repeat(2).as_bytes()).await.ok(),
+        Whim::AnswerTwiceLater => {
+            stream.write_all(good.as_bytes()).await.ok()?;
+            sleep(moment).await;
+            stream.write_all(good.as_bytes()).await.ok()
+        }
         Whim::Garbage => stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").await.ok(),
         Whim::CutChunks => {
             let text = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n", body.len());
@@ -329,6 +337,22 @@ async fn whatever_the_pam_and_the_callers_do_each_request_arrives_at_most_once_a
     let (memory_now, descriptors_now) = (running.resident(), running.descriptors());
     assert!(memory_now < memory + (8 << 10), "{memory} KiB before, {memory_now} after");
     assert!(descriptors_now <= descriptors + 8, "{descriptors} descriptors before, {descriptors_now} after");
+    running.kill();
+    log.join().unwrap();
+}
+
+/// How ids begin where each request has a connection of its own.
+const ALONE: &str = "alone";
+
+// threat: G3
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_connection_for_each_request_not_even_a_second_answer_reaches_another_caller() {
+    let pam = Moody::start().await;
+    let set = ["--set", "timeouts.total=300ms", "--set", "timeouts.connect=5s", "--set", "timeouts.pooled=0"];
+    let mut running = Running::start("config/wallet.toml", &pam.address.to_string(), &set);
+    let log = running.silence();
+    let statuses = round(&pam, &running, ALONE, 40).await;
+    assert!(statuses[&200] > 150, "{statuses:?}");
     running.kill();
     log.join().unwrap();
 }
