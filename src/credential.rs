@@ -190,6 +190,11 @@ impl Callers {
         }
     }
 
+    /// Which caller that user is, proven or not.
+    pub fn claimed(&self, fields: &Fields) -> Option<usize> {
+        self.users.get(Callers::claimed_user(fields)?.as_str()).copied()
+    }
+
     fn stand_in(&self, user: &str) -> Option<usize> {
         let digest = self.digest_key.digest(Purpose::StandIn, user.as_bytes()).0;
         let number = digest.iter().take(8).fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::credential::password::PasswordQuestion;
 use crate::credential::replay::{ReplayKey, Ticket};
-use crate::credential::{Caller, Callers, Identity, SecretAt};
+use crate::credential::{Callers, Identity, SecretAt};
 use crate::denial::{Check, Denial};
 use crate::dialect::Dialect;
 use crate::dialect::answer::Ending;
@@ -173,7 +173,7 @@ impl Gate {
     ) -> Result<Permit<'g>, Denial> {
         let mut view = View { request, found: None };
         if !self.modes.are_strict() {
-            trail.suspect = self.suspect(request);
+            trail.suspect = self.suspect(&mut view);
         }
 
         // 1. Route: everything else depends on what the route demands, and what no route names is nobody's business.
@@ -331,18 +331,20 @@ impl Gate {
     }
 
     /// Which caller a request would come from, proven or not: the user or key it names, or the only one there is.
-    fn suspect(&self, request: &Request) -> Option<usize> {
-        let user = Callers::claimed_user(&request.head.fields);
-        let has = |caller: &Caller, user: &str| caller.basic.as_ref().is_some_and(|basic| *basic.username == *user);
-        let by_user = user.and_then(|user| self.callers.iter().position(|caller| has(caller, &user)));
-        let key_id = self.dialect.signature.as_ref().and_then(|scheme| scheme.key_id.as_ref());
-        let view = View { request, found: key_id.and_then(|_| self.json(request).ok()) };
-        let by_key = || match key_id.map(|source| source.read(&view)) {
-            Some(Reading::One(id)) => self.callers.by_key_id(&id),
-            Some(Reading::None | Reading::Many | Reading::NotText) | None => None,
+    fn suspect(&self, view: &mut View<'_>) -> Option<usize> {
+        let by_key = |view: &mut View<'_>| {
+            let key_id = self.dialect.signature.as_ref()?.key_id.as_ref()?;
+            if let Source::Json { .. } = key_id {
+                // A body that cannot be read names nobody; the check that reads it says so.
+                let _ = self.read_json(view);
+            }
+            match key_id.read(view) {
+                Reading::One(id) => self.callers.by_key_id(&id),
+                Reading::None | Reading::Many | Reading::NotText => None,
+            }
         };
         let only = || (self.callers.iter().count() == 1).then_some(0);
-        by_user.or_else(by_key).or_else(only)
+        self.callers.claimed(&view.request.head.fields).or_else(|| by_key(view)).or_else(only)
     }
 
     /// Whom a request claims to come from: the user it names, or else the key. It need not be anybody.

@@ -317,9 +317,7 @@ impl<'w> Walk<'w> {
 
     /// The caller whose user it names, proven or not.
     fn named(&self) -> Option<usize> {
-        let user = Callers::claimed_user(&self.head().fields)?;
-        let has = |caller: &Caller| caller.basic.as_ref().is_some_and(|basic| *basic.username == **user);
-        self.given.callers.iter().position(has)
+        self.given.callers.claimed(&self.head().fields)
     }
 
     fn caller(&self, index: usize) -> Option<&'w Caller> {
