@@ -4,7 +4,7 @@
 mod blocks;
 mod bodies;
 mod floods;
-mod frames;
+pub mod frames;
 mod leaving;
 mod resets;
 mod stalls;

@@ -3,6 +3,9 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::http2_abuse::frames::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, literal,
+};
 use crate::world::{Connection, PATIENCE, World, valkyrie, wallet};
 
 // threat: G10
@@ -85,7 +88,7 @@ async fn a_stream_that_breaks_the_rules_is_counted_once_and_its_connection_goes_
     let mut caller = http2(&world).await;
     for (at, fields) in breaches.into_iter().enumerate() {
         let stream = u8::try_from(2 * at + 1).unwrap();
-        caller.write(&headers(stream, fields)).await;
+        caller.write(&headers(stream.into(), fields)).await;
         assert_eq!(answered(&mut caller).await, (RST_STREAM, stream), "{fields:?}");
         world.until(&refused("http2_request"), (at + 1) as f64).await;
     }
@@ -161,35 +164,15 @@ fn lines(world: &World, reason: &str) -> Vec<serde_json::Value> {
     lines.filter(|line| line["event"] == "connection_refused" && line["reason"] == reason).collect()
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
 async fn http2(world: &World) -> Connection {
     let mut caller = world.connect().await;
-    caller.write(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, b"")[..]].concat()).await;
+    caller.write(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await;
     caller
 }
 
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
 /// Literals without a memory (RFC 7541 §6.2.2).
-fn headers(stream: u8, fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend_from_slice(text.as_bytes());
-        }
-    }
+fn headers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+    let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name.as_bytes(), value.as_bytes())).collect();
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
 }
 

@@ -7,6 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::http2_abuse::frames::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, block, frame, status,
+};
 use crate::world::{Connection, GOOD, PATIENCE, Reply, Request, World, answer, valkyrie, wallet};
 
 // ---- heads; those that are refused are files in tests/wire ----
@@ -618,44 +621,22 @@ enum Outcome {
 /// A caller that writes HTTP/2 frames itself, because a proper client would not send what is sent here.
 struct Raw(Connection);
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
 impl Raw {
     async fn to(address: std::net::SocketAddr) -> Raw {
         let mut raw = Raw(Connection::to(address).await);
-        raw.0.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        raw.0.write(PREFACE).await;
         raw.frame(SETTINGS, 0, 0, b"").await;
         raw
     }
 
     async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
         // It may have been let go already.
-        let _ = self.0.stream.write_all(&[&head, payload].concat()).await;
+        let _ = self.0.stream.write_all(&frame(kind, flags, stream, payload)).await;
     }
 
     /// A header block of literals (RFC 7541 §6.2.2).
     async fn headers(&mut self, fields: &[(String, String)], flags: u8) {
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            block.push(0);
-            for text in [name, value] {
-                // 7 bits for the length suffice for the names; values may need one more byte.
-                match text.len() {
-                    short @ 0..127 => block.push(short as u8),
-                    long => block.extend([127, u8::try_from(long - 127).unwrap()]),
-                }
-                block.extend_from_slice(text.as_bytes());
-            }
-        }
-        self.frame(HEADERS, flags, 1, &block).await;
+        self.frame(HEADERS, flags, 1, &block(fields)).await;
     }
 
     /// The next frame: kind, stream, payload.
@@ -691,24 +672,4 @@ impl Raw {
     async fn ended(&mut self) {
         while self.read().await.is_some() {}
     }
-}
-
-/// The `:status` in front of a header block (RFC 7541): from the static table, or a literal of three digits.
-fn status(block: &[u8]) -> u16 {
-    let [first, rest @ ..] = block else { panic!("an empty header block") };
-    if let Some(at) = (8..=14).position(|index| first & 0x7f == index && first & 0x80 != 0) {
-        return [200, 204, 206, 304, 400, 404, 500][at];
-    }
-    let [length, text @ ..] = rest else { panic!("no status") };
-    let text = &text[..usize::from(length & 0x7f)];
-    if length & 0x80 == 0 {
-        return std::str::from_utf8(text).unwrap().parse().unwrap();
-    }
-    // Huffman (appendix B): 0, 1 and 2 have 5 bits, the other digits 6.
-    let bits = text.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (32 - 8 * text.len());
-    let (number, _) = (0..3).fold((0, bits), |(number, bits), _| match bits >> 27 {
-        short @ 0..=2 => (number * 10 + short, bits << 5),
-        _ => (number * 10 + (bits >> 26) - 0x19 + 3, bits << 6),
-    });
-    u16::try_from(number).unwrap()
 }

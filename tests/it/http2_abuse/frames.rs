@@ -254,7 +254,7 @@ pub enum Taken {
 }
 
 /// The `:status` in front of a header block: from the static table, or a literal of three digits.
-fn status(block: &[u8]) -> u16 {
+pub fn status(block: &[u8]) -> u16 {
     let [first, rest @ ..] = block else { panic!("an empty header block") };
     if let Some(at) = (8..=14).position(|index| first & 0x7f == index && first & 0x80 != 0) {
         return [200, 204, 206, 304, 400, 404, 500][at];
