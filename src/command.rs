@@ -14,8 +14,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::sources::Files;
 use crate::config::{Complaint, Flags, InUse, Settings};
+use crate::files::Files;
 use crate::secret::DigestKey;
 
 /// Runs the command the arguments name, and tells how it went: 0 done, 64 wrong usage, 78 bad config, 1 failed.

@@ -29,6 +29,7 @@
 //! | [`moment`] | moments of the monotonic clock |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
 //! | [`descriptors`] | how many connections there is room for |
+//! | [`files`], [`hex`] | what config, certificates and the store are read with |
 //! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
 //! | [`event`], [`log`], [`metrics`], [`span`], [`sight`], [`readiness`], [`admin`] | what people see, and what an operator can do |
@@ -49,7 +50,9 @@ pub mod dialect;
 pub mod event;
 pub mod explain;
 pub mod fields;
+pub mod files;
 pub mod gate;
+pub mod hex;
 pub mod json;
 pub mod ledger;
 pub mod lockout;

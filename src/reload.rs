@@ -14,9 +14,9 @@ use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::sources::Files;
 use crate::config::{Complaint, Flags, Settings};
 use crate::descriptors;
+use crate::files::Files;
 use crate::log::Log;
 use crate::proxy::current::Current;
 use crate::proxy::story::Portcullis;

@@ -10,9 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Admin;
-use crate::config::sources::Files;
 use crate::config::{Drain, Flags, Settings};
 use crate::descriptors;
+use crate::files::Files;
 use crate::log::Log;
 use crate::proxy::current::Current;
 use crate::proxy::listener::{Server, bind};

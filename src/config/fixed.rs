@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::paper::{Complaint, Place, Table};
-use super::sources::Files;
+use crate::files::Files;
 
 /// The keys that cannot change, as they were written.
 #[derive(Clone)]

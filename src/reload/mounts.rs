@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use serde_json::json;
 
-use crate::config::sources::Files;
+use crate::files::Files;
 use crate::log::Log;
 
 /// Warns of those among the files of a config.

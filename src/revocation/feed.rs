@@ -36,10 +36,11 @@ use self::keys::Keys;
 use self::reading::{Place, range};
 use self::writing::MOST_AT_ONCE;
 use super::index::Index;
-use super::news::{Position, What, hex, unhex};
+use super::news::{Position, What, unhex};
 use super::pending::Pending;
 use super::record::Record;
 use super::store::{Connection, Fault, Store, is_refusal};
+use crate::hex;
 use crate::log::Log;
 use crate::secret::DigestKey;
 use crate::token::TokenDigest;
@@ -285,7 +286,7 @@ impl FeedRules {
     /// nothing; a server that is not the master has no say at all.
     async fn offer(&self, connection: &mut Connection, own: &DigestKey) -> Result<Result<(), Fault>, RedisError> {
         let mut set = cmd("SET");
-        set.arg(self.key()).arg(hex(own.expose())).arg("NX");
+        set.arg(self.key()).arg(hex::encode(own.expose())).arg("NX");
         match set.query_async::<Option<String>>(connection).await {
             Ok(_) => Ok(Ok(())),
             Err(fault) if is_refusal(&fault) => Ok(Err(fault.into())),

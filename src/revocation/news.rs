@@ -8,7 +8,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::record::{Fate, Record};
+use crate::hex;
 use crate::secret::DigestKey;
 use crate::token::TokenDigest;
 
@@ -50,7 +53,7 @@ impl News {
         let left = match &self.what {
             What::Fate(record) => {
                 fields.push(("fate", fate_word(record.fate).to_owned()));
-                fields.push(("token", hex(record.token.as_bytes())));
+                fields.push(("token", hex::encode(record.token.as_bytes())));
                 if let Fate::Ended { grace } = record.fate {
                     fields.push(("grace_ms", grace.as_millis().to_string()));
                 }
@@ -58,7 +61,7 @@ impl News {
             }
             What::Key(key, left) => {
                 fields.push(("fate", "key".to_owned()));
-                fields.push(("key", hex(key.expose())));
+                fields.push(("key", hex::encode(key.expose())));
                 *left
             }
         };
@@ -123,21 +126,10 @@ pub fn fate_word(fate: Fate) -> &'static str {
     }
 }
 
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The bytes behind exactly `2 * N` hexadecimal digits.
 pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
+    let bytes = Zeroizing::new(hex::decode(text.as_bytes())?);
+    bytes.as_slice().try_into().ok()
 }
 
 /// What takes longer than this on its way into the log is late. Far more than a round trip, and no more than anyone waits

@@ -1,14 +1,11 @@
 //! What is made of files, and made again when their content changes.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
-
 use super::Fault;
+use crate::files::Files;
 
 /// Which files, and what is made of them.
 pub trait Rules {
@@ -21,8 +18,6 @@ pub trait Rules {
 }
 
 /// What was made of the files last, while they made sense.
-///
-/// Their content counts, not their times: a secret that Kubernetes mounts changes by the swap of a link above it.
 pub struct Watched<R: Rules> {
     rules: R,
     now: RwLock<Arc<R::Loaded>>,
@@ -30,7 +25,7 @@ pub struct Watched<R: Rules> {
 }
 
 struct Seen {
-    content: Content,
+    files: Files,
     broken: bool,
 }
 
@@ -45,16 +40,13 @@ pub enum Change {
     Broken(Fault),
 }
 
-/// A digest of every file, or that it could not be read.
-type Content = Vec<Option<[u8; 32]>>;
-
 impl<R: Rules> Watched<R> {
     /// Reads the files for the first time.
     pub fn load(rules: R) -> Result<Watched<R>, Fault> {
         // Before they are read: what changes in between is another content, and found by the next look.
-        let content = content(&rules);
+        let files = Files::at(rules.files());
         let now = rules.load()?;
-        Ok(Watched { rules, now: RwLock::new(Arc::new(now)), seen: Mutex::new(Seen { content, broken: false }) })
+        Ok(Watched { rules, now: RwLock::new(Arc::new(now)), seen: Mutex::new(Seen { files, broken: false }) })
     }
 
     /// Whether it is made of what these rules say.
@@ -72,12 +64,12 @@ impl<R: Rules> Watched<R> {
 
     /// Looks at the files again. A file that is of no use is told once.
     pub fn look(&self) -> Change {
-        let content = content(&self.rules);
+        let files = Files::at(self.rules.files());
         let mut seen = self.seen();
-        if seen.content == content {
+        if seen.files == files {
             return Change::Nothing;
         }
-        seen.content = content;
+        seen.files = files;
         let loaded = self.rules.load();
         seen.broken = loaded.is_err();
         match loaded {
@@ -97,11 +89,6 @@ impl<R: Rules> Watched<R> {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn content(rules: &impl Rules) -> Content {
-    let digest = |path: &Path| fs::read(path).ok().map(|bytes| Sha256::digest(Zeroizing::new(bytes)).into());
-    rules.files().into_iter().map(digest).collect()
 }
 
 impl<R: Rules + fmt::Debug> fmt::Debug for Watched<R> {

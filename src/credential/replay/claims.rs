@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::ReplayKey;
 use crate::denial::Denial;
+use crate::hex;
 use crate::revocation::feed::Feed;
-use crate::revocation::news::hex;
 use crate::revocation::store::Fault;
 
 /// Where messages are claimed.
@@ -55,7 +55,7 @@ impl Claims {
         for message in std::iter::once(&key.message).chain(&key.under_other_keys) {
             // What stands in the store must not be a piece of a signature.
             let digest = Sha256::digest(message);
-            let name = self.feed.name(&format!("seen:{caller}:{}", hex(digest.get(..16).unwrap_or_default())));
+            let name = self.feed.name(&format!("seen:{caller}:{}", hex::encode(digest.get(..16).unwrap_or_default())));
             match self.take(&name, &claim.nonce, time).await {
                 Ok(None) => claim.keys.push(name),
                 Ok(Some(earlier)) if earlier == claim.nonce => claim.keys.push(name),

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 
+use crate::hex;
+
 /// A spelling of bytes as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -22,7 +24,7 @@ impl Encoding {
     /// The bytes, or `None` when the text is anything but their exact spelling.
     pub fn decode(self, text: &[u8]) -> Option<Vec<u8>> {
         match self {
-            Encoding::Hex => unhex(text),
+            Encoding::Hex => hex::decode(text),
             Encoding::Base64 => STANDARD.decode(text).ok(),
             Encoding::Base64Url if text.ends_with(b"=") => URL_SAFE.decode(text).ok(),
             Encoding::Base64Url => URL_SAFE_NO_PAD.decode(text).ok(),
@@ -32,28 +34,11 @@ impl Encoding {
     /// The text for `bytes`; hexadecimal in lower case, base64url without padding.
     pub fn encode(self, bytes: &[u8]) -> String {
         match self {
-            Encoding::Hex => hex(bytes),
+            Encoding::Hex => hex::encode(bytes),
             Encoding::Base64 => STANDARD.encode(bytes),
             Encoding::Base64Url => URL_SAFE_NO_PAD.encode(bytes),
         }
     }
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
-    let (pairs, []) = text.as_chunks::<2>() else { return None };
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    };
-    pairs.iter().map(|&[high, low]| Some(value(high)? << 4 | value(low)?)).collect()
 }
 
 #[cfg(test)]

@@ -231,7 +231,7 @@ impl Filter {
         match self {
             Filter::Compact => compact(value).flatten().copied().collect(),
             Filter::Sha256 => Sha256::digest(value).to_vec(),
-            Filter::Hex => super::encoding::hex(value).into_bytes(),
+            Filter::Hex => crate::hex::encode(value).into_bytes(),
             Filter::Base64 => STANDARD.encode(value).into_bytes(),
             Filter::Lower => value.to_ascii_lowercase(),
             Filter::Upper => value.to_ascii_uppercase(),
