@@ -1,27 +1,28 @@
 //! The one event per request: a line in the log and a count in the metrics, from the same facts.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
-use std::time::Duration;
-
-use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use std::time::{Duration, SystemTime};
 
 use crate::credential::SecretAt;
 use crate::denial::Denial;
+use crate::log::line::Line;
 use crate::token::TokenDigest;
 
 /// Everything that is told about one request. Nothing in it is secret; what the caller chose is bounded.
-pub struct Event {
-    /// When the reply was decided: RFC 3339 in UTC, with microseconds.
-    pub timestamp: String,
+///
+/// Names are borrowed from the config that it was served by: it costs no memory to tell of a request.
+pub struct Event<'e> {
+    /// When the reply was decided.
+    pub at: SystemTime,
     /// The dialect.
-    pub dialect: Box<str>,
+    pub dialect: Cow<'e, str>,
     /// The caller's name; `none` when nobody was proven.
-    pub caller: Box<str>,
+    pub caller: Cow<'e, str>,
     /// The id of the secret that signed.
-    pub key_id: Option<Box<str>>,
+    pub key_id: Option<Cow<'e, str>>,
     /// The route's name; `none` when no route was found.
-    pub route: Box<str>,
+    pub route: Cow<'e, str>,
     /// Where the request came from.
     pub client: IpAddr,
     /// The method, if it is one that can be served.
@@ -33,13 +34,13 @@ pub struct Event {
     /// What was decided.
     pub decision: Decision,
     /// The correlation id.
-    pub correlation_id: String,
-    /// The trace id, hexadecimal.
-    pub trace_id: String,
+    pub correlation_id: Cow<'e, str>,
+    /// The trace id.
+    pub trace_id: [u8; 16],
     /// The player token's digest.
     pub token: Option<TokenDigest>,
     /// What would have refused it, if it had been enforced.
-    pub would_refuse: Vec<Denial>,
+    pub would_refuse: Cow<'e, [Denial]>,
     /// The answer ended the token.
     pub retired: bool,
     /// The answer called the token expired or unknown, and is believed for a while.
@@ -93,12 +94,25 @@ impl Decision {
     }
 }
 
-impl Event {
+impl Event<'_> {
+    /// The same with names of its own, for whoever tells of it later.
+    pub fn into_owned(self) -> Event<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Event {
+            dialect: owned(self.dialect),
+            caller: owned(self.caller),
+            key_id: self.key_id.map(owned),
+            route: owned(self.route),
+            correlation_id: owned(self.correlation_id),
+            would_refuse: Cow::Owned(self.would_refuse.into_owned()),
+            ..self
+        }
+    }
+
     /// True when it is one of those that the log leaves out: admitted, went well, ended no token, and drawn by its trace id,
     /// as OpenTelemetry draws what it samples: by the last 56 bits, which are random.
     pub fn is_sampled_out(&self) -> bool {
-        let bits = self.trace_id.get(self.trace_id.len().saturating_sub(14)..).unwrap_or_default();
-        let drawn = u64::from_str_radix(bits, 16).unwrap_or(u64::MAX);
+        let drawn = self.trace_id.iter().skip(9).fold(0, |drawn, byte| drawn << 8 | u64::from(*byte));
         let left_out = u64::from(EVERY.saturating_sub(self.sample));
         self.is_routine() && drawn < ((left_out << 36) / u64::from(EVERY)) << 20
     }
@@ -117,71 +131,55 @@ impl Event {
             _ => "info",
         }
     }
-}
 
-/// The log line. Names follow OpenTelemetry's semantic conventions where there is one.
-impl Serialize for Event {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("timestamp", &self.timestamp)?;
-        map.serialize_entry("level", self.level())?;
-        map.serialize_entry("event", "request")?;
-        map.serialize_entry("dialect", &self.dialect)?;
-        map.serialize_entry("caller", &self.caller)?;
+    /// The log line. Names follow OpenTelemetry's semantic conventions where there is one.
+    pub fn line(&self) -> Line {
+        let mut line = Line::new(self.at, self.level(), "request");
+        line.text("dialect", &self.dialect);
+        line.text("caller", &self.caller);
         if let Some(key_id) = &self.key_id {
-            map.serialize_entry("key_id", key_id)?;
+            line.text("key_id", key_id);
         }
-        map.serialize_entry("client.address", &self.client.to_string())?;
-        map.serialize_entry("http.route", &self.route)?;
-        map.serialize_entry("http.request.method", self.method)?;
-        map.serialize_entry("http.response.status_code", &self.status)?;
-        map.serialize_entry("decision", self.decision.as_str())?;
+        line.address("client.address", self.client);
+        line.text("http.route", &self.route);
+        line.text("http.request.method", self.method);
+        line.number("http.response.status_code", self.status.into());
+        line.text("decision", self.decision.as_str());
         if let Some(denial) = self.denial {
-            map.serialize_entry("check", denial.check().as_str())?;
-            map.serialize_entry("reason", denial.reason())?;
+            line.text("check", denial.check().as_str());
+            line.text("reason", denial.reason());
         }
         if !self.would_refuse.is_empty() {
-            map.serialize_entry("would_refuse", &self.would_refuse)?;
+            line.list("would_refuse", self.would_refuse.iter(), |line, denial| {
+                line.text("check", denial.check().as_str());
+                line.text("reason", denial.reason());
+            });
         }
-        map.serialize_entry("correlation_id", &self.correlation_id)?;
-        map.serialize_entry("trace_id", &self.trace_id)?;
+        line.text("correlation_id", &self.correlation_id);
+        line.hex("trace_id", &self.trace_id);
         if let Some(token) = self.token {
-            map.serialize_entry("token", &token.to_string())?;
+            line.hex("token", token.as_bytes());
         }
         if self.retired {
-            map.serialize_entry("token_ended", &true)?;
+            line.truth("token_ended", true);
         }
         if self.taught {
-            map.serialize_entry("token_presumed_ended", &true)?;
+            line.truth("token_presumed_ended", true);
         }
-        map.serialize_entry("duration_s", &seconds(self.total))?;
-        map.serialize_entry("own_duration_s", &seconds(self.own))?;
+        line.seconds("duration_s", self.total);
+        line.seconds("own_duration_s", self.own);
         if let Some(upstream) = self.upstream {
-            map.serialize_entry("upstream_duration_s", &seconds(upstream))?;
+            line.seconds("upstream_duration_s", upstream);
         }
         if !self.delivered {
-            map.serialize_entry("delivered", &false)?;
+            line.truth("delivered", false);
         }
         if self.is_routine() && self.sample < EVERY {
-            map.serialize_entry("sample_rate", &(f64::from(self.sample) / f64::from(EVERY)))?;
+            line.share("sample_rate", f64::from(self.sample) / f64::from(EVERY));
         }
-        map.end()
+        line
     }
 }
 
-/// As the log shows what a check would have done.
-impl Serialize for Denial {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("check", self.check().as_str())?;
-        map.serialize_entry("reason", self.reason())?;
-        map.end()
-    }
-}
 /// The sample that leaves nothing out.
 pub const EVERY: u32 = 1_000_000;
-
-/// Microseconds are as fine as the clock is worth.
-fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e6
-}

@@ -7,10 +7,12 @@
 //! log/events    what happened, beside requests: every event there is, and what to do about it
 //! log/requests  which requests have a line of their own
 //! log/bursts    what is told now, later and not at all
+//! log/line      how a line is written
 //! ```
 
 pub mod bursts;
 pub mod events;
+pub mod line;
 pub mod requests;
 
 use std::io::Write;
@@ -22,10 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-/// A moment as every line has it: RFC 3339 in UTC, with microseconds.
-pub fn timestamp(at: SystemTime) -> String {
-    humantime::format_rfc3339_micros(at).to_string()
-}
+use crate::digits::timestamp;
 
 /// Which requests have a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +87,11 @@ impl Log {
     pub fn line(&self, line: &impl Serialize) {
         let Ok(mut bytes) = serde_json::to_vec(line) else { return };
         bytes.push(b'\n');
+        self.send(bytes);
+    }
+
+    /// Sends a line that is written already, with its end.
+    pub fn send(&self, bytes: Vec<u8>) {
         if let Err(TrySendError::Full(_)) = self.lines.try_send(Message::Line(bytes)) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

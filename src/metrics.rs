@@ -208,7 +208,7 @@ impl Metrics {
     }
 
     /// Counts a request that is done, in what its config counts in.
-    pub fn count(&self, traffic: &Traffic, event: &Event) {
+    pub fn count(&self, traffic: &Traffic, event: &Event<'_>) {
         traffic.count(event);
         self.own.observe(event.own);
         if let Some(upstream) = event.upstream {

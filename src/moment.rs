@@ -11,8 +11,14 @@ pub struct Moment(NonZeroU64);
 impl Moment {
     /// Now.
     pub fn now() -> Moment {
+        Moment::at(Instant::now())
+    }
+
+    /// A moment that has been looked up already; what was before the beginning counts as the beginning.
+    pub fn at(instant: Instant) -> Moment {
         static BEGINNING: OnceLock<Instant> = OnceLock::new();
-        Moment(NonZeroU64::MIN.saturating_add(millis(BEGINNING.get_or_init(Instant::now).elapsed())))
+        let since = instant.saturating_duration_since(*BEGINNING.get_or_init(Instant::now));
+        Moment(NonZeroU64::MIN.saturating_add(millis(since)))
     }
 
     /// This much later; a part of a millisecond counts as a whole one.

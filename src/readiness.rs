@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use crate::denial::{Check, Denial};
-use crate::log::timestamp;
+use crate::digits::timestamp;
 use crate::mode::Modes;
 
 /// What was seen of each caller, while one generation of the config was in use. Bounded by the config: names of callers,

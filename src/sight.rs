@@ -26,6 +26,7 @@ use self::latency::{Latencies, Latency};
 use self::tally::{Example, Kind, Tally, Told};
 use self::window::Window;
 use crate::denial::Denial;
+use crate::digits::timestamp;
 use crate::event::{Decision, Event};
 use crate::moment::Moment;
 
@@ -186,7 +187,7 @@ impl Sight {
     }
 
     /// Counts a request that is done.
-    pub fn observe(&self, event: &Event, now: Moment) {
+    pub fn observe(&self, event: &Event<'_>, now: Moment) {
         let second = self.second(now);
         let became = Became::of(event);
         let known = self.known.load();
@@ -211,7 +212,7 @@ impl Sight {
             (Became::Failed, Some(denial)) => self.tell(&self.failed, event, denial.reason(), second),
             (Became::Failed, None) => self.tell(&self.failed, event, "pam_5xx", second),
         }
-        for denial in &event.would_refuse {
+        for denial in event.would_refuse.iter() {
             self.tell(&self.unenforced, event, denial.reason(), second);
         }
     }
@@ -254,7 +255,7 @@ impl Sight {
         }
     }
 
-    fn observe_pam(&self, event: &Event, second: u32) {
+    fn observe_pam(&self, event: &Event<'_>, second: u32) {
         match event.denial {
             Some(failure @ (Denial::Unsent(_) | Denial::Upstream(_) | Denial::AnswerUnreadable)) => {
                 *self.pam_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((second, failure.reason()));
@@ -272,13 +273,13 @@ impl Sight {
         *self.pam_failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, tally: &Tally, event: &Event, reason: &'static str, second: u32) {
-        let kind = Kind { caller: event.caller.clone(), route: event.route.clone(), reason };
+    fn tell(&self, tally: &Tally, event: &Event<'_>, reason: &'static str, second: u32) {
+        let kind = Kind { caller: event.caller.as_ref().into(), route: event.route.as_ref().into(), reason };
         tally.add(kind, second, |kind| Example {
             kind,
-            timestamp: event.timestamp.clone(),
+            timestamp: timestamp(event.at),
             status: event.status,
-            correlation_id: event.correlation_id.clone(),
+            correlation_id: event.correlation_id.to_string(),
         });
     }
 
@@ -288,7 +289,7 @@ impl Sight {
 }
 
 impl Became {
-    fn of(event: &Event) -> Became {
+    fn of(event: &Event<'_>) -> Became {
         match event.decision {
             Decision::Refused => Became::Refused,
             Decision::Admitted | Decision::Settled if event.status >= 500 => Became::Failed,
@@ -399,12 +400,12 @@ mod tests {
     use super::*;
     use crate::upstream::FailureKind;
 
-    fn event(caller: &str, status: u16, denial: Option<Denial>, decision: Decision) -> Event {
+    fn event(caller: &str, status: u16, denial: Option<Denial>, decision: Decision) -> Event<'static> {
         let asked = decision != Decision::Refused;
         Event {
-            timestamp: "2026-01-01T00:00:00Z".to_owned(),
+            at: std::time::UNIX_EPOCH,
             dialect: "wallet".into(),
-            caller: caller.into(),
+            caller: caller.to_owned().into(),
             key_id: Some("1".into()),
             route: "debit".into(),
             client: std::net::Ipv4Addr::LOCALHOST.into(),
@@ -412,10 +413,10 @@ mod tests {
             status,
             denial,
             decision,
-            correlation_id: "id".to_owned(),
-            trace_id: String::new(),
+            correlation_id: "id".into(),
+            trace_id: [0; 16],
             token: None,
-            would_refuse: Vec::new(),
+            would_refuse: [].as_slice().into(),
             retired: false,
             taught: false,
             total: Duration::from_millis(3),
@@ -506,7 +507,7 @@ mod tests {
         let start = Moment::now();
         let sight = Sight::new(start);
         let admitted = event("a", 200, None, Decision::Admitted);
-        sight.observe(&Event { would_refuse: vec![Denial::Stale], ..admitted }, start);
+        sight.observe(&Event { would_refuse: vec![Denial::Stale].into(), ..admitted }, start);
         let seen = sight.seen(start);
         assert_eq!(seen.refused, Told::default());
         assert_eq!(seen.unenforced.last[0].kind.reason, "stale");

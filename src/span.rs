@@ -124,7 +124,7 @@ impl Recorded {
 /// A request that is done.
 struct Finished {
     recorded: Recorded,
-    event: Event,
+    event: Event<'static>,
     /// The id of the SERVER span.
     server: [u8; 8],
     start: SystemTime,
@@ -177,7 +177,7 @@ impl Spans {
     }
 
     /// Takes a request whose reply has been sent just now.
-    pub fn take(&self, recorded: Recorded, event: Event, start: Instant) {
+    pub fn take(&self, recorded: Recorded, event: Event<'_>, start: Instant) {
         let spans = recorded.spans();
         if !self.room.enter(spans) {
             self.counts.dropped.add(spans as u64);
@@ -195,7 +195,7 @@ impl Spans {
             }
         };
         // Without the task there is nobody to count them either.
-        let _ = self.finished.send(Finished { recorded, event, server, start, before });
+        let _ = self.finished.send(Finished { recorded, event: event.into_owned(), server, start, before });
     }
 
     /// Hands over everything taken so far, but for no longer than this. True when all of it went its way.

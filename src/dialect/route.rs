@@ -107,6 +107,11 @@ impl Routes {
         Some(Entry { routes: &self.routes, candidates })
     }
 
+    /// The route at a place that [`Routes::add`] gave.
+    pub fn at(&self, place: usize) -> Option<&Route> {
+        self.routes.get(place)
+    }
+
     /// All routes, in the dialect's order.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter()

@@ -1,5 +1,6 @@
 //! What is told now, later and not at all, of something that may happen a thousand times a second.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
@@ -36,13 +37,20 @@ impl<K, V> Default for Bursts<K, V> {
 
 impl<K: Hash + Eq, V> Bursts<K, V> {
     /// One more. The first `most` of a second are told at once, and the rest of it together at its end.
-    pub fn one(&mut self, key: K, last: V, most: u32, now: Moment) -> Telling {
+    pub fn one<L>(&mut self, key: &K, last: &L, most: u32, now: Moment) -> Telling
+    where
+        K: Clone,
+        V: Borrow<L>,
+        L: ToOwned<Owned = V> + PartialEq + ?Sized,
+    {
         let until = now.after(BETWEEN);
-        let Some(burst) = self.0.get_mut(&key) else {
-            self.0.insert(key, Burst { until, told: 1, untold: 0, last });
+        let Some(burst) = self.0.get_mut(key) else {
+            self.0.insert(key.clone(), Burst { until, told: 1, untold: 0, last: last.to_owned() });
             return Telling::Now;
         };
-        burst.last = last;
+        if burst.last.borrow() != last {
+            burst.last = last.to_owned();
+        }
         if burst.untold == 0 && now >= burst.until {
             (burst.until, burst.told) = (until, 1);
             return Telling::Now;
@@ -95,7 +103,7 @@ mod tests {
         let mut bursts = Bursts::default();
         let start = Moment::now();
         let at = |millis| start.after(Duration::from_millis(millis));
-        let one = |bursts: &mut Bursts<_, _>, key: &'static str, client: u8, when| bursts.one(key, client, 1, when);
+        let one = |bursts: &mut Bursts<_, _>, key: &'static str, client: u8, when| bursts.one(&key, &client, 1, when);
         assert_eq!(one(&mut bursts, "a", 1, at(0)), Telling::Now);
         assert_eq!(one(&mut bursts, "a", 1, at(400)), Telling::After(Duration::from_millis(600)));
         assert_eq!(one(&mut bursts, "a", 2, at(900)), Telling::WithOthers);
@@ -115,20 +123,20 @@ mod tests {
         let start = Moment::now();
         let at = |millis| start.after(Duration::from_millis(millis));
         for millis in [0, 1, 2] {
-            assert_eq!(bursts.one("a", (), 3, at(millis)), Telling::Now);
+            assert_eq!(bursts.one(&"a", &(), 3, at(millis)), Telling::Now);
         }
-        assert_eq!(bursts.one("a", (), 3, at(3)), Telling::After(Duration::from_millis(997)));
-        assert_eq!(bursts.one("a", (), 3, at(4)), Telling::WithOthers);
+        assert_eq!(bursts.one(&"a", &(), 3, at(3)), Telling::After(Duration::from_millis(997)));
+        assert_eq!(bursts.one(&"a", &(), 3, at(4)), Telling::WithOthers);
         assert_eq!(bursts.all_the_rest().map(|(key, (), count)| (*key, count)).collect::<Vec<_>>(), [("a", 2)]);
         assert_eq!(bursts.rest(&"a", at(1000)), None);
-        assert_eq!(bursts.one("a", (), 3, at(2000)), Telling::Now);
+        assert_eq!(bursts.one(&"a", &(), 3, at(2000)), Telling::Now);
     }
 
     #[test]
     fn what_is_over_makes_room() {
         let mut bursts = Bursts::default();
         let start = Moment::now();
-        bursts.one(1, (), 1, start);
+        bursts.one(&1, &(), 1, start);
         assert!(bursts.have_room(&1, 1, start) && !bursts.have_room(&2, 1, start));
         assert!(bursts.have_room(&2, 1, start.after(BETWEEN)));
     }

@@ -20,7 +20,7 @@ use crate::network::neighbourhood;
 /// Tells the log of requests.
 pub struct RequestLog {
     log: Log,
-    bursts: Arc<Mutex<Bursts<Key, Box<str>>>>,
+    bursts: Arc<Mutex<Bursts<Key, String>>>,
     sampled_out: AtomicU64,
     folded: AtomicU64,
 }
@@ -43,11 +43,11 @@ impl RequestLog {
     }
 
     /// Tells of one request. Needs a running tokio runtime.
-    pub fn tell(&self, event: &Event, rules: LogRules) {
+    pub fn tell(&self, event: &Event<'_>, rules: LogRules) {
         match (event.decision, event.denial) {
             (Decision::Refused, Some(denial)) => self.tell_refusal(event, denial, rules),
             _ if event.is_sampled_out() => drop(self.sampled_out.fetch_add(1, Ordering::Relaxed)),
-            _ => self.log.line(event),
+            _ => self.log.send(event.line().into_bytes()),
         }
     }
 
@@ -63,7 +63,7 @@ impl RequestLog {
         (self.sampled_out.load(Ordering::Relaxed), self.folded.load(Ordering::Relaxed))
     }
 
-    fn tell_refusal(&self, event: &Event, denial: Denial, rules: LogRules) {
+    fn tell_refusal(&self, event: &Event<'_>, denial: Denial, rules: LogRules) {
         let mut key = Key {
             level: event.level(),
             check: denial.check().as_str(),
@@ -77,10 +77,10 @@ impl RequestLog {
             if !bursts.have_room(&key, MOST_BURSTS, now) {
                 key.client = None;
             }
-            bursts.one(key.clone(), event.caller.clone(), rules.refusals_per_second, now)
+            bursts.one(&key, event.caller.as_ref(), rules.refusals_per_second, now)
         };
         let time = match telling {
-            Telling::Now => return self.log.line(event),
+            Telling::Now => return self.log.send(event.line().into_bytes()),
             Telling::WithOthers => None,
             Telling::After(time) => Some(time),
         };
@@ -105,7 +105,7 @@ fn say(log: &Log, key: &Key, caller: &str, folded: u64) {
     log.say(key.level, "requests_refused", &members);
 }
 
-fn bursts(bursts: &Mutex<Bursts<Key, Box<str>>>) -> MutexGuard<'_, Bursts<Key, Box<str>>> {
+fn bursts(bursts: &Mutex<Bursts<Key, String>>) -> MutexGuard<'_, Bursts<Key, String>> {
     // A count that is off by one after a panic elsewhere is told all the same.
     bursts.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::cells::{Counter, Distribution, Histogram};
 use super::secrets::Secrets;
@@ -80,7 +80,7 @@ impl Traffic {
     }
 
     /// Counts a request that is done.
-    pub fn count(&self, event: &Event) {
+    pub fn count(&self, event: &Event<'_>) {
         let (none_of_routes, none_of_callers) = (self.routes.len() - 1, self.callers.len() - 1);
         let route = event.indices.route.unwrap_or(none_of_routes);
         let caller = event.indices.caller.unwrap_or(none_of_callers);
@@ -93,7 +93,7 @@ impl Traffic {
             duration.observe(event.total);
         }
         if let Some(secrets) = event.indices.caller.and_then(|caller| self.secrets.get(caller)) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = event.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             secrets.used(event.indices.secret, event.indices.key, now);
         }
     }

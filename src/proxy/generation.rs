@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::config::{Complaint, Fixed};
-use crate::log::timestamp;
+use crate::digits::timestamp;
 use crate::metrics::ConfigLevels;
 
 /// One generation of the config.

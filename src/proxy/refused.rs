@@ -113,7 +113,7 @@ impl Refusals {
 
     /// Tells of one. Needs a running tokio runtime.
     pub fn tell(&self, client: IpAddr, refused: Refused) {
-        match bursts(&self.bursts).one(refused.reason(), client, AT_ONCE, Moment::now()) {
+        match bursts(&self.bursts).one(&refused.reason(), &client, AT_ONCE, Moment::now()) {
             Telling::Now => say(&self.log, refused, client, None),
             Telling::WithOthers => {}
             Telling::After(time) => {

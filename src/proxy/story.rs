@@ -31,11 +31,12 @@ use crate::credential::replay::claims::Claims;
 use crate::credential::replay::{Replays, Ticket};
 use crate::denial::Denial;
 use crate::dialect::answer::{Effect, Ending};
+use crate::digits::timestamp;
 use crate::event::{Decision, Event, Indices};
 use crate::fields::Fields;
 use crate::gate::{Ends, Gate, Permit, Trail};
 use crate::log::requests::RequestLog;
-use crate::log::{Log, LogRules, timestamp};
+use crate::log::{Log, LogRules};
 use crate::metrics::{Levels, Metrics, Traffic};
 use crate::moment::Moment;
 use crate::origin::{Origin, TrustedProxies, Unreadable};
@@ -80,9 +81,23 @@ pub struct Portcullis {
 
 /// What is kept of a request until its reply has been sent.
 pub struct Record {
-    event: Event,
+    at: SystemTime,
+    client: IpAddr,
+    method: &'static str,
+    status: u16,
+    denial: Option<Denial>,
+    decision: Decision,
+    correlation: CorrelationId,
+    trace_id: [u8; 16],
+    token: Option<TokenDigest>,
+    would_refuse: Vec<Denial>,
+    retired: bool,
+    taught: bool,
+    own: Duration,
+    upstream: Option<Duration>,
+    indices: Indices,
     /// Whom the request claims to come from, if nobody was proven.
-    suspect: Option<Box<str>>,
+    suspect: Option<usize>,
     /// `None` when no backend is told of it.
     recorded: Option<Recorded>,
     start: Instant,
@@ -173,6 +188,7 @@ impl Portcullis {
         memory.sight.know(known(&settings), settings.dialect.routes.iter().map(|route| route.name.clone()));
         let upstream = Upstream::new(settings.upstream, settings.upstream_limits)
             .speaking(settings.upstream_protocol)
+            .for_threads(settings.threads)
             .counted_in(&metrics.upstream_connections);
         let certificates = Arc::new(Certificates(InUse { callers: settings.tls, pam: settings.upstream_tls }));
         certificates.watch(log.clone());
@@ -386,7 +402,8 @@ impl Portcullis {
         if let Some(text) = &course.trail.correlation {
             stamps.adopt(text);
         }
-        course.own = arrived.elapsed().saturating_sub(ask.waited());
+        let decided = Instant::now();
+        course.own = decided.duration_since(arrived).saturating_sub(ask.waited());
         let permit = ask.judged(admitted, &course.trail)?;
         // Last: a place is nothing that those who prove nothing could take away from others.
         let place = self.places.take(self.limits.in_flight).ok_or(Denial::InFlightFull)?;
@@ -394,11 +411,11 @@ impl Portcullis {
         course.forwarded = true;
         course.settled = permit.settled;
         self.place_in_trace(stamps, &course.trail);
-        let asked = Instant::now();
         let answer = self.ask_pam(&request, whence.origin, stamps, &permit).await;
-        course.upstream = Some(asked.elapsed());
+        let answered = Instant::now();
+        course.upstream = Some(answered.duration_since(decided));
         course.exchange = (self.spans.is_some() && stamps.trace.own().sampled()).then(|| Exchange {
-            asked,
+            asked: decided,
             address: self.upstream.address().into(),
             version: self.upstream.version(),
             status: answer.as_ref().ok().map(|answer| answer.status),
@@ -407,7 +424,6 @@ impl Portcullis {
         let streams = answer.as_ref().is_ok_and(|answer| matches!(answer.body, AnswerBody::Stream(_)));
         course.place = streams.then_some(place);
 
-        let answered = Instant::now();
         let reply = self.conclude(&request, answer?, permit, stamps, course).await;
         course.own += answered.elapsed();
         reply
@@ -543,57 +559,81 @@ impl Portcullis {
     fn record(
         &self,
         course: Course<'_>,
-        stamps: &Stamps,
+        stamps: Stamps,
         method: &'static str,
         status: u16,
         denial: Option<Denial>,
         start: Instant,
     ) -> Record {
-        let caller = course.trail.caller.and_then(|caller| self.gate.callers.at(caller));
-        let suspect = course.trail.suspect.and_then(|suspect| self.gate.callers.at(suspect));
-        let suspect = suspect.filter(|_| caller.is_none()).map(|suspect| suspect.name.clone());
-        let key = caller.zip(course.trail.key).and_then(|(caller, key)| caller.keys.get(key));
-        let decision = match (course.forwarded, course.settled) {
-            (false, _) => Decision::Refused,
-            (true, true) => Decision::Settled,
-            (true, false) => Decision::Admitted,
-        };
-        let event = Event {
-            timestamp: timestamp(SystemTime::now()),
-            dialect: self.gate.dialect.name.clone(),
-            caller: caller.map_or_else(|| "none".into(), |caller| caller.name.clone()),
-            key_id: key.map(|key| key.id.clone()),
-            route: course.trail.route.map_or_else(|| "none".into(), |route| route.name.clone()),
-            client: stamps.client,
-            method,
-            status,
-            denial,
-            decision,
-            correlation_id: stamps.correlation.as_str().to_owned(),
-            trace_id: String::from_utf8_lossy(&stamps.trace.trace_id()).into_owned(),
-            token: course.trail.token,
-            would_refuse: course.trail.would_refuse,
-            retired: course.retired,
-            taught: course.taught,
-            total: Duration::ZERO,
-            own: course.own,
-            upstream: course.upstream,
-            delivered: true,
-            indices: Indices {
-                route: course.trail.route.map(|route| route.at),
-                caller: course.trail.caller,
-                secret: course.trail.secret,
-                key: course.trail.key,
-            },
-            sample: self.log_rules.sample,
-        };
         let recorded = self.spans.is_some() && stamps.trace.own().sampled();
         let recorded = recorded.then(|| {
             let path = course.trail.route.map(|route| route.path.clone());
             let scheme = if self.certificates.0.callers.is_some() { "https" } else { "http" };
             Recorded::of(&stamps.trace, Asked { path, version: stamps.version, scheme }, course.exchange)
         });
-        Record { event, suspect, recorded, start, unsettled: course.unsettled, _place: course.place }
+        Record {
+            at: SystemTime::now(),
+            client: stamps.client,
+            method,
+            status,
+            denial,
+            decision: match (course.forwarded, course.settled) {
+                (false, _) => Decision::Refused,
+                (true, true) => Decision::Settled,
+                (true, false) => Decision::Admitted,
+            },
+            correlation: stamps.correlation,
+            trace_id: stamps.trace.own().trace_id,
+            token: course.trail.token,
+            would_refuse: course.trail.would_refuse,
+            retired: course.retired,
+            taught: course.taught,
+            own: course.own,
+            upstream: course.upstream,
+            indices: Indices {
+                route: course.trail.route.map(|route| route.at),
+                caller: course.trail.caller,
+                secret: course.trail.secret,
+                key: course.trail.key,
+            },
+            suspect: course.trail.suspect.filter(|_| course.trail.caller.is_none()),
+            recorded,
+            start,
+            unsettled: course.unsettled,
+            _place: course.place,
+        }
+    }
+
+    /// What is told of a request, in the words of the config that it was served by.
+    fn event<'e>(&'e self, record: &'e Record, sent: Sent, now: Instant) -> Event<'e> {
+        let Indices { route, caller, key, .. } = record.indices;
+        let caller = caller.and_then(|caller| self.gate.callers.at(caller));
+        let route = route.and_then(|route| self.gate.dialect.routes.at(route));
+        let key = caller.zip(key).and_then(|(caller, key)| caller.keys.get(key));
+        Event {
+            at: record.at,
+            dialect: (&*self.gate.dialect.name).into(),
+            caller: caller.map_or(NONE, |caller| &caller.name).into(),
+            key_id: key.map(|key| (&*key.id).into()),
+            route: route.map_or(NONE, |route| &route.name).into(),
+            client: record.client,
+            method: record.method,
+            status: record.status,
+            denial: record.denial,
+            decision: record.decision,
+            correlation_id: record.correlation.as_str().into(),
+            trace_id: record.trace_id,
+            token: record.token,
+            would_refuse: record.would_refuse.as_slice().into(),
+            retired: record.retired,
+            taught: record.taught,
+            total: now.duration_since(record.start),
+            own: record.own,
+            upstream: record.upstream,
+            delivered: sent == Sent::Whole,
+            indices: record.indices,
+            sample: self.log_rules.sample,
+        }
     }
 }
 
@@ -640,27 +680,29 @@ impl Serve for Portcullis {
                 (Reply { last, ..self.refuse(denial, &stamps, method == "HEAD") }, Some(denial))
             }
         };
-        let record = self.record(course, &stamps, method, reply.status, denial, start);
+        let record = self.record(course, stamps, method, reply.status, denial, start);
         (reply, record)
     }
 
     fn sent(&self, mut record: Record, sent: Sent) {
-        record.event.total = record.start.elapsed();
-        record.event.delivered = sent == Sent::Whole;
         if let (Sent::Whole, Some(ticket)) = (sent, record.unsettled.take()) {
             ticket.settle();
         }
+        let recorded = record.recorded.take();
+        let now = Instant::now();
+        let event = self.event(&record, sent, now);
         if !self.gate.modes.are_strict() {
-            let caller = record.suspect.as_deref().unwrap_or(&record.event.caller);
-            let refused = record.event.denial.iter().filter(|_| record.event.decision == Decision::Refused);
-            self.readiness.count(caller, record.event.would_refuse.iter().chain(refused), SystemTime::now());
+            let suspect = record.suspect.and_then(|suspect| self.gate.callers.at(suspect));
+            let caller = suspect.map_or(&*event.caller, |suspect| &suspect.name);
+            let refused = event.denial.iter().filter(|_| event.decision == Decision::Refused);
+            self.readiness.count(caller, event.would_refuse.iter().chain(refused), SystemTime::now());
         }
-        self.metrics.count(&self.traffic, &record.event);
-        self.memory.sight.observe(&record.event, Moment::now());
-        self.memory.requests.tell(&record.event, self.log_rules);
+        self.metrics.count(&self.traffic, &event);
+        self.memory.sight.observe(&event, Moment::at(now));
+        self.memory.requests.tell(&event, self.log_rules);
         self.metrics.in_flight.dec();
-        if let (Some(spans), Some(recorded)) = (&self.spans, record.recorded) {
-            spans.take(recorded, record.event, record.start);
+        if let (Some(spans), Some(recorded)) = (&self.spans, recorded) {
+            spans.take(recorded, event, record.start);
         }
     }
 
@@ -690,6 +732,9 @@ impl Serve for Portcullis {
         self.limits
     }
 }
+
+/// What a caller is called that was not proven, and a route that was not found.
+const NONE: &str = "none";
 
 fn names(settings: &Settings) -> Vec<Box<str>> {
     settings.callers.iter().map(|caller| caller.name.clone()).collect()

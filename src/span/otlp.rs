@@ -153,11 +153,11 @@ fn times(span: &mut Message, start: SystemTime, duration: Duration) {
 }
 
 /// What the conventions call a method that none of theirs is.
-fn called(event: &Event) -> &'static str {
+fn called(event: &Event<'_>) -> &'static str {
     if event.method == "none" { "HTTP" } else { event.method }
 }
 
-fn method(span: &mut Message, event: &Event) {
+fn method(span: &mut Message, event: &Event<'_>) {
     let method = if event.method == "none" { "_OTHER" } else { event.method };
     text(span, ATTRIBUTES, "http.request.method", method);
 }

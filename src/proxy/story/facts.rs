@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::Portcullis;
 use crate::admin::page::facts::{Facts, InUse};
-use crate::log::timestamp;
+use crate::digits::timestamp;
 use crate::moment::Moment;
 
 impl Portcullis {

@@ -1,0 +1,76 @@
+//! Numbers, addresses and moments as text.
+
+use core::fmt::{self, Display, Write};
+use core::net::IpAddr;
+use std::time::SystemTime;
+
+/// A moment as logs and pages have it: RFC 3339 in UTC, with microseconds.
+pub fn timestamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_micros(at).to_string()
+}
+
+/// A number in decimal digits.
+pub fn put_number(text: &mut Vec<u8>, number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut rest = number;
+    let mut first = digits.len();
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        *digit += (rest % 10) as u8;
+        rest /= 10;
+        first = at;
+        if rest == 0 {
+            break;
+        }
+    }
+    text.extend_from_slice(digits.get(first..).unwrap_or_default());
+}
+
+/// An address as people write it (RFC 5952).
+pub fn put_address(text: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (at, octet) in address.octets().into_iter().enumerate() {
+                if at > 0 {
+                    text.push(b'.');
+                }
+                put_number(text, octet.into());
+            }
+        }
+        IpAddr::V6(address) => put_shown(text, address),
+    }
+}
+
+/// Anything, as it is shown.
+pub fn put_shown(text: &mut Vec<u8>, shown: impl Display) {
+    // Memory takes whatever is written, so there is no error.
+    let _ = write!(Behind(text), "{shown}");
+}
+
+/// Takes text as bytes.
+struct Behind<'t>(&'t mut Vec<u8>);
+
+impl Write for Behind<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_written_as_the_standard_library_writes_them() {
+        for number in [0, 1, 9, 10, 99, 100, 200, 65_535, 1_000_000, u64::MAX - 1, u64::MAX] {
+            let mut text = b"x".to_vec();
+            put_number(&mut text, number);
+            assert_eq!(text, format!("x{number}").into_bytes());
+        }
+        for address in ["0.0.0.0", "127.0.0.1", "255.254.10.9", "::", "::1", "2001:db8::ff00:42:8329"] {
+            let mut text = Vec::new();
+            put_address(&mut text, address.parse().unwrap());
+            assert_eq!(text, address.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One line of the log: a JSON object, written member by member.
+//!
+//! Every request has one, so it is written without anything in between: no tree, no reflection, and memory once. What can be
+//! in it is closed: texts, numbers, digits, durations, lists of objects.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use crate::digits::{put_address, put_number, put_shown};
+use crate::hex;
+
+/// A line that is being written.
+pub struct Line(Vec<u8>);
+
+impl Line {
+    /// Begins with what every line has.
+    pub fn new(at: SystemTime, level: &'static str, event: &'static str) -> Line {
+        let mut line = Line(Vec::with_capacity(USUAL));
+        line.0.extend_from_slice(b"{\"timestamp\":\"");
+        put_shown(&mut line.0, humantime::format_rfc3339_micros(at));
+        line.0.push(b'"');
+        line.text("level", level);
+        line.text("event", event);
+        line
+    }
+
+    /// A text, escaped where it must be.
+    pub fn text(&mut self, name: &'static str, text: &str) {
+        self.name(name);
+        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+            self.0.push(b'"');
+            self.0.extend_from_slice(text.as_bytes());
+            self.0.push(b'"');
+        } else {
+            // Memory takes whatever is written, so there is no error.
+            let _ = serde_json::to_writer(&mut self.0, text);
+        }
+    }
+
+    /// An address, as a text.
+    pub fn address(&mut self, name: &'static str, address: IpAddr) {
+        self.name(name);
+        self.0.push(b'"');
+        put_address(&mut self.0, address);
+        self.0.push(b'"');
+    }
+
+    /// A number.
+    pub fn number(&mut self, name: &'static str, number: u64) {
+        self.name(name);
+        put_number(&mut self.0, number);
+    }
+
+    /// A part of one.
+    pub fn share(&mut self, name: &'static str, share: f64) {
+        self.name(name);
+        put_shown(&mut self.0, share);
+    }
+
+    /// Whether something is so.
+    pub fn truth(&mut self, name: &'static str, truth: bool) {
+        self.name(name);
+        self.0.extend_from_slice(if truth { b"true" } else { b"false" });
+    }
+
+    /// Bytes, as hexadecimal digits.
+    pub fn hex(&mut self, name: &'static str, bytes: &[u8]) {
+        self.name(name);
+        self.0.push(b'"');
+        hex::extend(&mut self.0, bytes);
+        self.0.push(b'"');
+    }
+
+    /// A duration in seconds. Microseconds are as fine as the clock is worth.
+    pub fn seconds(&mut self, name: &'static str, time: Duration) {
+        self.name(name);
+        let micros = u64::try_from((time.as_nanos() + 500) / 1000).unwrap_or(u64::MAX);
+        put_number(&mut self.0, micros / 1_000_000);
+        self.0.push(b'.');
+        let mut rest = micros % 1_000_000;
+        let mut digits = [b'0'; 6];
+        for digit in digits.iter_mut().rev() {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
+        let shown = digits.iter().rposition(|digit| *digit != b'0').map_or(1, |last| last + 1);
+        self.0.extend_from_slice(digits.get(..shown).unwrap_or(&digits));
+    }
+
+    /// A list of objects.
+    pub fn list<T>(&mut self, name: &'static str, items: impl Iterator<Item = T>, members: impl Fn(&mut Line, T)) {
+        self.name(name);
+        self.0.push(b'[');
+        for (at, item) in items.enumerate() {
+            if at > 0 {
+                self.0.push(b',');
+            }
+            self.0.push(b'{');
+            members(self, item);
+            self.0.push(b'}');
+        }
+        self.0.push(b']');
+    }
+
+    /// The bytes, with the end of the line.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(b"}\n");
+        self.0
+    }
+
+    fn name(&mut self, name: &'static str) {
+        if self.0.last() != Some(&b'{') {
+            self.0.push(b',');
+        }
+        self.0.push(b'"');
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+}
+
+/// Most lines of requests have no more bytes.
+const USUAL: usize = 640;
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_json_object() {
+        let mut line = Line::new(UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001), "info", "request");
+        let odd = "a \"quote\", a \\, a \u{7f}\u{1}\n, an é and a \u{1f600}";
+        line.text("odd", odd);
+        line.address("address", [192, 0, 2, 1].into());
+        line.number("status", 200);
+        line.truth("true", true);
+        line.share("rate", 0.01);
+        line.hex("hex", &[0, 10, 255]);
+        line.list("list", [1, 2].into_iter(), |line, one| line.number("n", one));
+        line.list("none", [0; 0].into_iter(), |line, one| line.number("n", one));
+        let bytes = line.into_bytes();
+        assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
+        let read: Value = serde_json::from_slice(&bytes).unwrap();
+        let expected = json!({
+            "timestamp": "2023-11-14T22:13:20.000001Z", "level": "info", "event": "request", "odd": odd,
+            "address": "192.0.2.1", "status": 200, "true": true, "rate": 0.01, "hex": "000aff",
+            "list": [{ "n": 1 }, { "n": 2 }], "none": [],
+        });
+        assert_eq!(read, expected);
+        assert!(bytes.starts_with(b"{\"timestamp\":\"2023-11-14T22:13:20.000001Z\",\"level\":\"info\",\"event\""));
+    }
+
+    #[test]
+    fn seconds_are_the_numbers_they_were() {
+        for (nanos, shown) in [
+            (0, "0.0"),
+            (499, "0.0"),
+            (500, "0.000001"),
+            (42_000, "0.000042"),
+            (120_000, "0.00012"),
+            (1_000_000_000, "1.0"),
+            (61_500_000_499, "61.5"),
+            (999_999_999, "1.0"),
+        ] {
+            let mut line = Line(Vec::new());
+            line.seconds("t", Duration::from_nanos(nanos));
+            assert_eq!(String::from_utf8(line.0).unwrap(), format!(",\"t\":{shown}"), "{nanos}");
+        }
+    }
+}
