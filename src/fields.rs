@@ -6,6 +6,7 @@
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
+use memchr::memchr;
 
 /// Header fields in arrival order, in one buffer.
 ///
@@ -74,27 +75,18 @@ impl Fields {
         let mut start = from;
         loop {
             let rest = raw.get(start..).unwrap_or_default();
-            let feed = position(rest, b'\n').ok_or(FieldFault::End)?;
-            let (line, after) = rest.split_at(feed);
-            let line = line.strip_suffix(b"\r").ok_or(FieldFault::LineEnd)?;
-            if line.contains(&b'\r') {
-                return Err(FieldFault::LineEnd);
-            }
+            let feed = memchr(b'\n', rest).ok_or(FieldFault::End)?;
+            let line = rest.get(..feed).and_then(|line| line.strip_suffix(b"\r")).ok_or(FieldFault::LineEnd)?;
             if line.is_empty() {
-                if after != b"\n" {
+                if rest.len() != feed + 1 {
                     return Err(FieldFault::End);
                 }
                 return Ok(Fields { raw, spans });
             }
-            if line.starts_with(b" ") || line.starts_with(b"\t") {
-                return Err(FieldFault::Fold);
-            }
-            let (name, value) = line.split_at(position(line, b':').ok_or(FieldFault::NoColon)?);
-            check_name(name)?;
-            let value = trim_start(value.strip_prefix(b":").unwrap_or_default());
+            let (name, value) = halves(line).ok_or_else(|| fault_of(line))?;
+            let value = trim_start(value);
             let value_start = start + line.len() - value.len();
             let value = trim_end(value);
-            check_value(value)?;
             if spans.len() == most {
                 return Err(FieldFault::TooMany);
             }
@@ -132,6 +124,12 @@ impl Fields {
             name: part(&self.raw, span.name, span.name_end),
             value: part(&self.raw, span.value, span.value_end),
         })
+    }
+
+    /// All fields as parts of the buffer that they came in, which are not copied.
+    pub fn parts(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
+        let part = |start: u32, end: u32| self.raw.slice(start as usize..end as usize);
+        self.spans.iter().map(move |span| (part(span.name, span.name_end), part(span.value, span.value_end)))
     }
 
     /// The values of every field with this name, in the order they came; case is ignored.
@@ -253,8 +251,28 @@ fn part(raw: &[u8], start: u32, end: u32) -> &[u8] {
     raw.get(start as usize..end as usize).unwrap_or_default()
 }
 
-fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
-    bytes.iter().position(|&byte| byte == wanted)
+/// The name of a line, and what stands behind its colon; `None` when one of them has a byte that it must not have. Looks
+/// at each byte once.
+fn halves(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|&byte| !is_token_byte(byte))?;
+    let (name, value) = line.split_at_checked(colon)?;
+    let value = value.strip_prefix(b":")?;
+    (!name.is_empty() && check_value(value).is_ok()).then_some((name, value))
+}
+
+/// What is wrong with a line that is no field.
+fn fault_of(line: &[u8]) -> FieldFault {
+    if line.contains(&b'\r') {
+        return FieldFault::LineEnd;
+    }
+    if line.starts_with(b" ") || line.starts_with(b"\t") {
+        return FieldFault::Fold;
+    }
+    match memchr(b':', line).and_then(|colon| line.get(..colon)) {
+        None => FieldFault::NoColon,
+        Some(name) if !is_token(name) => FieldFault::Name,
+        Some(_) => FieldFault::Value,
+    }
 }
 
 fn check_name(name: &[u8]) -> Result<(), FieldFault> {
@@ -265,7 +283,8 @@ fn check_name(name: &[u8]) -> Result<(), FieldFault> {
 }
 
 fn check_value(value: &[u8]) -> Result<(), FieldFault> {
-    match value.iter().all(|&byte| is_value_byte(byte)) {
+    // All of them, also behind a bad one: so it is done for many bytes at a time.
+    match value.iter().fold(true, |good, &byte| good & is_value_byte(byte)) {
         true => Ok(()),
         false => Err(FieldFault::Value),
     }
@@ -273,7 +292,7 @@ fn check_value(value: &[u8]) -> Result<(), FieldFault> {
 
 /// tchar (RFC 9110 §5.6.2).
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN.get(usize::from(byte)).is_some_and(|token| *token)
 }
 
 /// Without optional white space (RFC 9110 §5.6.3) around it. The standard `trim_ascii` takes CR,
@@ -295,6 +314,22 @@ fn trim_end(mut value: &[u8]) -> &[u8] {
     }
     value
 }
+
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        token[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < others.len() {
+        token[others[at] as usize] = true;
+        at += 1;
+    }
+    token
+};
 
 /// Room for as many fields at first: most messages have fewer.
 const USUAL: usize = 16;

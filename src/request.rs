@@ -4,6 +4,7 @@ use core::net::IpAddr;
 use std::fmt;
 
 use bytes::Bytes;
+use memchr::memchr;
 
 use crate::fields::{Fields, Only, content_length, is_token, members};
 use crate::origin::Origin;
@@ -152,7 +153,7 @@ impl Head {
         if raw.len() > limits.bytes {
             return Err(HeadFault::TooLarge);
         }
-        let feed = raw.iter().position(|&byte| byte == b'\n').ok_or(HeadFault::RequestLine)?;
+        let feed = memchr(b'\n', &raw).ok_or(HeadFault::RequestLine)?;
         let line = raw.get(..feed).and_then(|line| line.strip_suffix(b"\r")).ok_or(HeadFault::RequestLine)?;
         let mut words = line.split(|&byte| byte == b' ');
         let (Some(method), Some(target), Some(version), None) =

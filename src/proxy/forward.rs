@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::digits::{put_address, put_number};
 use crate::fields::{Field, Fields, fold, is_hop_by_hop};
 use crate::origin::Origin;
 use crate::request::{Method, Request};
@@ -42,9 +43,12 @@ impl Outbound for Forwarded<'_> {
             }
         }
         // Every body goes with its length, and with nothing else that could say where it ends.
+        let mut digits = Vec::with_capacity(ADDRESS);
         let has_length = matches!(head.method, Method::Post | Method::Put | Method::Patch);
         if has_length || !body.is_empty() {
-            put(b"Content-Length", body.len().to_string().as_bytes());
+            digits.clear();
+            put_number(&mut digits, body.len() as u64);
+            put(b"Content-Length", &digits);
         }
         // Stamped after everything of the caller's has been dropped or passed, so that nothing can take them off again.
         let mut stamp = |name: &str, value: &[u8]| {
@@ -53,7 +57,9 @@ impl Outbound for Forwarded<'_> {
             }
         };
         if !self.untouched {
-            stamp("X-Forwarded-For", self.origin.client.to_string().as_bytes());
+            digits.clear();
+            put_address(&mut digits, self.origin.client);
+            stamp("X-Forwarded-For", &digits);
         }
         stamp("X-Correlation-ID", self.correlation.as_str().as_bytes());
         stamp("traceparent", &self.trace.traceparent());
@@ -70,7 +76,12 @@ impl Forwarded<'_> {
             return !is_hop_by_hop(name)
                 && !SETTLED.iter().any(|settled| name.eq_ignore_ascii_case(settled.as_bytes()));
         }
-        passes(name, self.whole_answer) && !speaks_of_the_way(name, self.origin)
+        match fate(name) {
+            Fate::Passes => true,
+            Fate::Dropped => false,
+            Fate::Encoding => !self.whole_answer,
+            Fate::OfTheWay => self.origin.proxied,
+        }
     }
 }
 
@@ -78,14 +89,18 @@ impl Forwarded<'_> {
 ///
 /// `bodiless` keeps Content-Length: without a body (HEAD, 304) it is a statement, with one it is ours to make.
 pub fn answer_fields(fields: &Fields, correlation: &CorrelationId, bodiless: bool) -> Vec<(Bytes, Bytes)> {
-    let nominated: Vec<&[u8]> = fields.all("connection").flat_map(crate::fields::members).collect();
+    let nominates = fields.all("connection").next().is_some();
+    let nominated = |name: &[u8]| {
+        let mut members = fields.all("connection").flat_map(crate::fields::members);
+        members.any(|other| other.eq_ignore_ascii_case(name))
+    };
     let mut kept = Vec::with_capacity(fields.len() + 1);
-    for Field { name, value } in fields.iter() {
+    for (name, value) in fields.parts() {
         let framing = name.eq_ignore_ascii_case(b"content-length") && !bodiless;
         let ours = name.eq_ignore_ascii_case(b"x-correlation-id");
-        let named = nominated.iter().any(|other| other.eq_ignore_ascii_case(name));
-        if !framing && !ours && !named && !is_hop_by_hop(name) {
-            kept.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
+        let dropped = framing || ours || is_hop_by_hop(&name) || (nominates && nominated(&name));
+        if !dropped {
+            kept.push((name, value));
         }
     }
     kept.push(correlation_field(correlation));
@@ -97,26 +112,48 @@ pub fn correlation_field(correlation: &CorrelationId) -> (Bytes, Bytes) {
     (Bytes::from_static(b"X-Correlation-ID"), Bytes::copy_from_slice(correlation.as_str().as_bytes()))
 }
 
-fn passes(name: &[u8], whole_answer: bool) -> bool {
-    let dropped = |list: &[&str]| list.iter().any(|other| same_header(other.as_bytes(), name));
-    let encoded = whole_answer && name.eq_ignore_ascii_case(b"accept-encoding");
-    !is_hop_by_hop(name) && !dropped(&STAMPED) && !dropped(&OVERRIDES) && !encoded
+/// What becomes of a header of the caller's. By its name as servers fold it that turn names into variables, where `-`, `_`
+/// and `.` become one character.
+fn fate(name: &[u8]) -> Fate {
+    let mut folded = [0; LONGEST];
+    let Some(room) = folded.get_mut(..name.len()) else {
+        // Longer than any that is listed; only what it begins with can matter.
+        let forwarded = fold(name).take(FORWARDED.len()).eq(FORWARDED.iter().copied());
+        return if forwarded { Fate::OfTheWay } else { Fate::Passes };
+    };
+    room.iter_mut().zip(fold(name)).for_each(|(place, byte)| *place = byte);
+    match &*room {
+        // Stamped here, or settled between the caller and us: `Expect` has been answered.
+        b"content-length" | b"expect" | b"traceparent" | b"tracestate" | b"x-correlation-id" => Fate::Dropped,
+        // By these some frameworks take another method or path than the request line's, which is the one that was checked.
+        b"x-http-method" | b"x-http-method-override" | b"x-method-override" | b"x-original-url" | b"x-rewrite-url" => {
+            Fate::Dropped
+        }
+        // By these proxies name the client, and each is believed by some server.
+        b"forwarded"
+        | b"x-forwarded-for"
+        | b"x-real-ip"
+        | b"x-client-ip"
+        | b"x-cluster-client-ip"
+        | b"true-client-ip"
+        | b"cf-connecting-ip"
+        | b"fastly-client-ip" => Fate::Dropped,
+        b"accept-encoding" if name.eq_ignore_ascii_case(b"accept-encoding") => Fate::Encoding,
+        other if other.starts_with(FORWARDED) => Fate::OfTheWay,
+        _ if is_hop_by_hop(name) => Fate::Dropped,
+        _ => Fate::Passes,
+    }
 }
 
-/// What says where a request comes from or how it came: anybody can write that. Who the client is, we say; the rest
-/// (X-Forwarded-Proto, X-Forwarded-Host) passes from a trusted proxy alone.
-fn speaks_of_the_way(name: &[u8], origin: Origin) -> bool {
-    let forwarded = fold(name).take(FORWARDED.len()).eq(FORWARDED.iter().copied());
-    (forwarded && !origin.proxied) || CLIENTS.iter().any(|other| same_header(other.as_bytes(), name))
+/// What becomes of a header.
+enum Fate {
+    Passes,
+    Dropped,
+    /// It asks for an encoded answer, which could not be read here.
+    Encoding,
+    /// It says how a request came, as anybody can write. It passes from a trusted proxy alone.
+    OfTheWay,
 }
-
-/// The same name to a server that folds names into variables, where `-`, `_` and `.` become one character.
-fn same_header(lower: &[u8], name: &[u8]) -> bool {
-    fold(lower).eq(fold(name))
-}
-
-/// What is stamped here, or settled between the caller and us: `Expect` has been answered.
-const STAMPED: [&str; 5] = ["content-length", "expect", "traceparent", "tracestate", "x-correlation-id"];
 
 /// What is settled between the caller and us.
 const SETTLED: [&str; 2] = ["content-length", "expect"];
@@ -124,22 +161,11 @@ const SETTLED: [&str; 2] = ["content-length", "expect"];
 /// What begins like this was said by a proxy, or by somebody who pretends to be one.
 const FORWARDED: &[u8] = b"x-forwarded-";
 
-/// Headers by which proxies name the client, each of which some server believes.
-const CLIENTS: [&str; 8] = [
-    "forwarded",
-    "x-forwarded-for",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "fastly-client-ip",
-];
+/// Room for an address.
+const ADDRESS: usize = 40;
 
-/// Headers by which some frameworks take another method or path than the request line's, which is the one that was
-/// checked.
-const OVERRIDES: [&str; 5] =
-    ["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"];
+/// No name that is listed is longer.
+const LONGEST: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! The head of an answer: status line, fields, and what they say about the body (RFC 9112 §4, §6).
 
 use bytes::Bytes;
+use memchr::memchr;
 
 use super::framing::Framing;
 use crate::fields::{FieldFault, Fields, Only, content_length, is_value_byte, members};
@@ -18,8 +19,8 @@ pub(super) struct Head {
 impl Head {
     /// Reads a head that ends, with its empty line, where `raw` ends. At most `most` fields.
     pub(super) fn parse(raw: Bytes, most: usize) -> Result<Head, &'static str> {
-        let end = raw.windows(2).position(|pair| pair == b"\r\n");
-        let end = end.ok_or("status_line")?;
+        let feed = memchr(b'\n', &raw).ok_or("status_line")?;
+        let end = feed.checked_sub(1).filter(|end| raw.get(*end) == Some(&b'\r')).ok_or("status_line")?;
         let line = raw.get(..end).unwrap_or_default();
         let (minor, status) = status_line(line).ok_or("status_line")?;
         let fields = Fields::scan(raw, end + 2, most).map_err(FieldFault::as_str)?;

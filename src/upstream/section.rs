@@ -1,5 +1,7 @@
 //! The end of a section of lines: an answer's head, or the trailers behind a chunked body.
 
+use memchr::memchr;
+
 /// Looks for the empty line that ends a section. It is asked again as bytes arrive, and looks at
 /// each of them once.
 #[derive(Clone, Copy, Default)]
@@ -19,7 +21,7 @@ impl Section {
     pub(super) fn end(&mut self, bytes: &[u8], most: usize) -> Result<Option<usize>, &'static str> {
         let bounded = bytes.get(..most).unwrap_or(bytes);
         while let Some(rest) = bounded.get(self.seen..)
-            && let Some(feed) = rest.iter().position(|&byte| byte == b'\n')
+            && let Some(feed) = memchr(b'\n', rest)
         {
             let next = self.seen + feed + 1;
             match bounded.get(self.line..next) {
