@@ -37,6 +37,7 @@ use crate::request::HeadLimits;
 use crate::revocation::Rules;
 use crate::secret::{DigestKey, Secret};
 use crate::span::SpanRules;
+use crate::threads;
 use crate::tls::callers::CallerRules;
 use crate::tls::pam::PamRules;
 use crate::tls::watched::Watched;
@@ -97,7 +98,7 @@ pub struct Settings {
     pub drain: Drain,
     /// Which requests have a line in the log.
     pub log: LogRules,
-    /// Threads that serve; 0 for one a core.
+    /// Threads that serve.
     pub threads: usize,
     /// What cannot change while it runs.
     pub fixed: Fixed,
@@ -337,7 +338,7 @@ fn settings(
         modes,
         drain: Drain { delay: drain_delay, timeout: drain_timeout },
         log,
-        threads: threads.unwrap_or(0),
+        threads: threads.filter(|threads| *threads > 0).unwrap_or_else(threads::usual),
         fixed,
     })
 }

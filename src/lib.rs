@@ -26,10 +26,10 @@
 //! | [`token`], [`revocation`] | the player token, and those that ended, in memory and on disk |
 //! | [`ledger`] | a memory that never forgets in silence |
 //! | [`rate`], [`lockout`] | who calls too often, and who fails too often |
-//! | [`moment`] | moments of the monotonic clock |
+//! | [`moment`], [`prompt`] | moments of the monotonic clock, and how long something may take |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
-//! | [`descriptors`] | how many connections there is room for |
-//! | [`files`], [`hex`] | what config, certificates and the store are read with |
+//! | [`threads`], [`descriptors`] | who serves, and how many connections there is room for |
+//! | [`files`], [`hex`], [`digits`] | what files are read with, and bytes, numbers and moments as text |
 //! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
 //! | [`event`], [`log`], [`metrics`], [`span`], [`sight`], [`readiness`], [`admin`] | what people see, and what an operator can do |
@@ -47,6 +47,7 @@ pub mod credential;
 pub mod denial;
 pub mod descriptors;
 pub mod dialect;
+pub mod digits;
 pub mod event;
 pub mod explain;
 pub mod fields;
@@ -62,6 +63,7 @@ pub mod mode;
 pub mod moment;
 pub mod network;
 pub mod origin;
+pub mod prompt;
 pub mod proxy;
 pub mod rate;
 pub mod readiness;
@@ -72,6 +74,7 @@ pub mod secret;
 pub mod sight;
 pub mod span;
 pub mod target;
+pub mod threads;
 pub mod tls;
 pub mod token;
 pub mod trace;

@@ -50,8 +50,9 @@ pub use self::counts::{Counts, End};
 use self::http2::{Connections, Place};
 pub use self::outbound::Outbound;
 use self::patience::Patience;
-use self::pool::Pool;
+use self::pool::{Pool, Rested};
 use self::stream::Stream;
+use crate::threads;
 use crate::tls::pam::{PamRules, PamTls};
 use crate::tls::watched::Watched;
 
@@ -61,8 +62,8 @@ pub struct Upstream {
     limits: UpstreamLimits,
     protocol: Protocol,
     tls: Option<Arc<Watched<PamRules>>>,
-    /// Over HTTP/1.1.
-    pool: Arc<Pool>,
+    /// Over HTTP/1.1, for each thread that serves: a connection stays with the thread that opened it.
+    pools: Box<[Arc<Pool>]>,
     /// Over HTTP/2.
     connections: Arc<Connections>,
     /// What the PAM chose last, where it may choose.
@@ -170,17 +171,22 @@ impl Upstream {
             limits,
             protocol: Protocol::Http1,
             tls: None,
-            pool: Arc::new(Pool::new(limits.pooled, limits.idle)),
+            pools: pools(1, limits, &Arc::default()),
             connections: Arc::new(Connections::new(limits)),
             chose_http1: AtomicBool::new(false),
             counts: Arc::default(),
         }
     }
 
+    /// The same, for so many threads, which share the room for connections that wait.
+    pub fn for_threads(self, count: usize) -> Upstream {
+        Upstream { pools: pools(count, self.limits, &self.counts), ..self }
+    }
+
     /// The same, with its connections counted there.
     pub fn counted_in(self, counts: &Arc<Counts>) -> Upstream {
         Upstream {
-            pool: Arc::new(Pool::new(self.limits.pooled, self.limits.idle).counted_in(counts)),
+            pools: pools(self.pools.len(), self.limits, counts),
             connections: Arc::new(Connections::new(self.limits).counted_in(counts)),
             counts: Arc::clone(counts),
             ..self
@@ -189,7 +195,7 @@ impl Upstream {
 
     /// Connections that wait in the pool, and those over HTTP/2.
     pub fn pooled(&self) -> [usize; 2] {
-        [self.pool.count(), self.connections.count()]
+        [self.pools.iter().map(|pool| pool.count()).sum(), self.connections.count()]
     }
 
     /// Where the PAM is, as `host:port`.
@@ -253,10 +259,10 @@ impl Upstream {
         let tls = tls.as_ref();
         let limit = patience.at_most(self.limits.connect);
         if self.protocol != Protocol::Http2
-            && let Some(stream) = self.pool.take(tls)
+            && let Some(rested) = self.pool().and_then(|pool| pool.take(tls))
         {
             self.counts.reuse(false);
-            return Ok(Way::Http1(self.counted(stream), true));
+            return Ok(Way::Http1(self.counted(rested), true));
         }
         let found = match self.protocol {
             Protocol::Http1 => timeout(limit, self.open(tls)).await,
@@ -304,8 +310,13 @@ impl Upstream {
         }
     }
 
-    fn counted(&self, stream: Stream) -> Connection {
-        Connection::over(stream).counted_by(Tally::of(&self.counts, End::Exchange))
+    /// That of the thread that asks.
+    fn pool(&self) -> Option<&Arc<Pool>> {
+        self.pools.get(threads::current() % self.pools.len().max(1))
+    }
+
+    fn counted(&self, rested: impl Into<Rested>) -> Connection {
+        Connection::over(rested).counted_by(Tally::of(&self.counts, End::Exchange))
     }
 
     async fn answer(
@@ -321,14 +332,22 @@ impl Upstream {
         let mut incoming = Incoming::new(connection, framing, self.limits);
         let body = match incoming.gather(patience).await? {
             Gathered::Whole(body) => {
-                incoming.release(&self.pool);
+                if let Some(pool) = self.pool() {
+                    incoming.release(pool);
+                }
                 AnswerBody::Whole(body)
             }
             Gathered::Larger(_) if manner.must_hold => return Err(FailureKind::TooLarge),
-            Gathered::Larger(gathered) => AnswerBody::Stream(incoming.stream(gathered, self.pool.clone())),
+            Gathered::Larger(gathered) => AnswerBody::Stream(incoming.stream(gathered, self.pool().cloned())),
         };
         Ok(Answer { status: head.status, fields: head.fields, body, reused })
     }
+}
+
+fn pools(count: usize, limits: UpstreamLimits, counts: &Arc<Counts>) -> Box<[Arc<Pool>]> {
+    let count = count.max(1);
+    let each = limits.pooled.div_ceil(count);
+    (0..count).map(|_| Arc::new(Pool::new(each, limits.idle).counted_in(counts))).collect()
 }
 
 impl FailureKind {
@@ -875,7 +894,7 @@ mod tests {
             let upstream = pam.upstream(LIMITS);
             ask(&upstream, ANY).await.unwrap();
             go.send(()).unwrap();
-            upstream.pool.stirred().await;
+            upstream.pools[0].stirred().await;
             assert_eq!(ask(&upstream, ANY).await, Ok(Taken::whole("hello")), "{surplus:?}");
             assert_eq!(pam.seen(upstream).await, [REQUEST, REQUEST], "{surplus:?}");
         }
@@ -892,7 +911,7 @@ mod tests {
             let upstream = pam.upstream(LIMITS);
             ask(&upstream, ANY).await.unwrap();
             go.send(()).unwrap();
-            upstream.pool.stirred().await;
+            upstream.pools[0].stirred().await;
             assert_eq!(ask(&upstream, ANY).await, Ok(Taken::whole("hello")));
             assert_eq!(pam.seen(upstream).await, [REQUEST, REQUEST]);
         }

@@ -18,6 +18,7 @@ use crate::proxy::current::Current;
 use crate::proxy::listener::{Server, bind};
 use crate::proxy::story::Portcullis;
 use crate::reload::{Reload, mounts};
+use crate::threads::Threads;
 
 /// Serves until a signal says stop.
 pub fn run(flags: &Flags) -> ExitCode {
@@ -37,16 +38,17 @@ pub fn run(flags: &Flags) -> ExitCode {
 fn serve(settings: Settings, files: Files, flags: &Flags) -> Result<(), String> {
     let traffic = bound(&settings.listen, "listen")?;
     let admin = settings.admin.as_deref().map(|address| bound(address, "admin")).transpose()?;
+    let cannot_start = |fault: std::io::Error| format!("cannot start threads: {fault}");
+    let threads = Threads::start(settings.threads).map_err(cannot_start)?;
+    // For everything but traffic: the admin address, the other replicas, reloads.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if settings.threads > 0 {
-        runtime.worker_threads(settings.threads);
-    }
-    let runtime = runtime.enable_all().build().map_err(|fault| format!("cannot start threads: {fault}"))?;
+    let runtime = runtime.worker_threads(1).enable_all().build().map_err(cannot_start)?;
     let (log, writer) = Log::start(std::io::stdout()).map_err(|fault| format!("cannot start the log: {fault}"))?;
     log.tell_of_panics();
-    let served = runtime.block_on(until_stopped(settings, files, flags.clone(), traffic, admin, log));
+    let served = runtime.block_on(until_stopped(settings, files, flags.clone(), &threads, traffic, admin, log));
     // What is still running was given its time; a connection that holds out does not hold the process.
     runtime.shutdown_background();
+    drop(threads);
     writer.finish(LAST_LINES);
     served
 }
@@ -55,6 +57,7 @@ async fn until_stopped(
     mut settings: Settings,
     files: Files,
     flags: Flags,
+    threads: &Threads,
     traffic: TcpListener,
     admin: Option<TcpListener>,
     log: Log,
@@ -74,7 +77,7 @@ async fn until_stopped(
     let current = Current::new(Portcullis::new(settings, log.clone()).await?);
     let first = current.now();
     let (ready, watched) = watch::channel(false);
-    let traffic = Server::start(traffic, Arc::clone(&current)).map_err(fault)?;
+    let traffic = Server::start_on(threads.handles(), traffic, Arc::clone(&current)).map_err(fault)?;
     // Without anyone to ask, everything is known from the start, and nobody should see a moment of "not ready".
     ready.send_replace(first.is_ready());
     let pages = Admin::new(Arc::clone(&current), watched);

@@ -6,7 +6,8 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
 use pingora::protocols::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -15,12 +16,14 @@ use super::current::Current;
 use super::leave::Leaving;
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Refused, Sent, Serve};
 use crate::config::Limits;
+use crate::digits::put_number;
+use crate::prompt::{Deadline, Elapsed, within};
 use crate::request::{Head, HeadFault, Peer, Reply, ReplyBody};
 use crate::upstream::AnswerStream;
 
 /// Serves a connection until one of the sides ends it. `read` is what has been read of it already.
 pub async fn serve<S: Serve>(current: &Current<S>, stream: Stream, peer: &Peer, read: BytesMut, mut leaving: Leaving) {
-    let mut wire = Wire { stream, read };
+    let mut wire = Wire { stream, read, deadline: Deadline::default() };
     let mut limits = current.now().limits();
     let mut patience = limits.head_timeout;
     let old = Instant::now() + limits.connection_age;
@@ -72,6 +75,8 @@ pub async fn serve<S: Serve>(current: &Current<S>, stream: Stream, peer: &Peer, 
 struct Wire {
     stream: Stream,
     read: BytesMut,
+    /// For its next byte.
+    deadline: Deadline,
 }
 
 /// One request's use of a connection.
@@ -93,9 +98,10 @@ impl Wire {
         // One empty line in front of a request is what some old callers send behind a body (RFC 9112 §2.2). It starts no
         // request, so it does not start the clock either: a 408 for it could be taken for the next request's answer.
         while EMPTY_LINE.starts_with(&self.read) {
+            let Wire { stream, read, deadline } = self;
             let more = tokio::select! {
                 biased;
-                more = timeout(silence, self.more()) => more,
+                more = deadline.within(silence, more(stream, read, ROOM)) => more,
                 () = leaving.over() => return Ok(None),
             };
             if !matches!(more, Ok(Ok(true))) {
@@ -105,7 +111,7 @@ impl Wire {
         if self.read.starts_with(EMPTY_LINE) {
             self.read.advance(EMPTY_LINE.len());
         }
-        let deadline = Instant::now() + limits.head_timeout;
+        let mut deadline = None;
         let mut searched = 0;
         loop {
             if let Some(end) = head_end(&self.read, searched) {
@@ -115,6 +121,8 @@ impl Wire {
                 return Ok(Some(Err(HeadFault::TooLarge)));
             }
             searched = self.read.len().saturating_sub(3);
+            // Most heads come whole: they need no clock.
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
             match timeout_at(deadline, self.more()).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return Ok(None),
@@ -137,18 +145,19 @@ impl Wire {
     }
 
     async fn more_of(&mut self, room: usize) -> io::Result<bool> {
-        self.read.reserve(room);
-        Ok(self.stream.read_buf(&mut self.read).await? > 0)
+        more(&mut self.stream, &mut self.read, room).await
     }
 
     /// Writes a reply, in one write when its body is held. Each write has `time`.
     async fn reply(&mut self, reply: Reply, go_on: bool, time: Duration) -> io::Result<()> {
-        let mut out = BytesMut::with_capacity(512);
-        out.put_slice(b"HTTP/1.1 ");
-        out.put_slice(reply.status.to_string().as_bytes());
-        out.put_slice(b" ");
-        out.put_slice(reason(reply.status).as_bytes());
-        out.put_slice(b"\r\n");
+        let held = if let ReplyBody::Whole(body) = &reply.body { body.len() } else { 0 };
+        let fields: usize = reply.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let mut out = Vec::with_capacity(FRAME + fields + held);
+        out.extend_from_slice(b"HTTP/1.1 ");
+        put_number(&mut out, reply.status.into());
+        out.extend_from_slice(b" ");
+        out.extend_from_slice(reason(reply.status).as_bytes());
+        out.extend_from_slice(b"\r\n");
         for (name, value) in &reply.fields {
             put_field(&mut out, name, value);
         }
@@ -157,39 +166,39 @@ impl Wire {
         }
         match reply.body {
             ReplyBody::Whole(body) => {
-                put_field(&mut out, b"Content-Length", body.len().to_string().as_bytes());
-                out.put_slice(b"\r\n");
-                out.put_slice(&body);
+                put_length(&mut out, body.len() as u64);
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(&body);
                 self.put(&out, time).await
             }
             ReplyBody::None => {
-                out.put_slice(b"\r\n");
+                out.extend_from_slice(b"\r\n");
                 self.put(&out, time).await
             }
             ReplyBody::Stream(body) => {
                 match body.length() {
-                    Some(length) => put_field(&mut out, b"Content-Length", length.to_string().as_bytes()),
+                    Some(length) => put_length(&mut out, length),
                     None => put_field(&mut out, b"Transfer-Encoding", b"chunked"),
                 }
-                out.put_slice(b"\r\n");
+                out.extend_from_slice(b"\r\n");
                 self.pass_on(out, body, time).await
             }
         }
     }
 
     /// Writes `out` and then a body as it comes. An error leaves the caller with a reply that is visibly incomplete.
-    async fn pass_on(&mut self, mut out: BytesMut, mut body: AnswerStream, time: Duration) -> io::Result<()> {
+    async fn pass_on(&mut self, mut out: Vec<u8>, mut body: AnswerStream, time: Duration) -> io::Result<()> {
         let chunked = body.length().is_none();
         loop {
             let piece = body.next().await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
             match (&piece, chunked) {
                 (Some(piece), true) => {
-                    out.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                    out.put_slice(piece);
-                    out.put_slice(b"\r\n");
+                    out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    out.extend_from_slice(piece);
+                    out.extend_from_slice(b"\r\n");
                 }
-                (Some(piece), false) => out.put_slice(piece),
-                (None, true) => out.put_slice(b"0\r\n\r\n"),
+                (Some(piece), false) => out.extend_from_slice(piece),
+                (None, true) => out.extend_from_slice(b"0\r\n\r\n"),
                 (None, false) => {}
             }
             self.put(&out, time).await?;
@@ -201,11 +210,12 @@ impl Wire {
     }
 
     async fn put(&mut self, bytes: &[u8], time: Duration) -> io::Result<()> {
-        timeout(time, async {
+        within(time, async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         })
-        .await?
+        .await
+        .unwrap_or_else(|Elapsed| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Ends the connection where nothing is owed any more. Under TLS that is said, or the caller would have to suspect that
@@ -272,15 +282,21 @@ impl Body for Exchange<'_> {
         if self.unread > most {
             return Err(BodyFault::TooLarge);
         }
-        timeout(time, self.whole()).await.unwrap_or(Err(BodyFault::Slow))
+        within(time, self.whole()).await.unwrap_or(Err(BodyFault::Slow))
     }
+}
+
+/// Reads once, with so much room; false at the end of the connection.
+async fn more(stream: &mut Stream, read: &mut BytesMut, room: usize) -> io::Result<bool> {
+    read.reserve(room);
+    Ok(stream.read_buf(read).await? > 0)
 }
 
 /// Where a head ends: behind its first empty line. A line that ends with a bare line feed counts here, so that such a
 /// head is found and refused at once instead of being waited for.
 fn head_end(read: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
-    while let Some(feed) = read.get(at..)?.iter().position(|&byte| byte == b'\n') {
+    while let Some(feed) = memchr(b'\n', read.get(at..)?) {
         let next = at + feed + 1;
         match read.get(next..)? {
             [b'\n', ..] => return Some(next + 1),
@@ -291,17 +307,26 @@ fn head_end(read: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    out.put_slice(name);
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
+fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"Content-Length: ");
+    put_number(out, length);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The reason phrases callers and people expect; any other status goes without one (RFC 9112 §4).
 fn reason(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
 }
+
+/// Room for what stands in a head beside its fields: the status line, Content-Length, Connection, the empty line.
+const FRAME: usize = 128;
 
 const EMPTY_LINE: &[u8] = b"\r\n";
 

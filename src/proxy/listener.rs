@@ -16,6 +16,7 @@ use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -37,7 +38,8 @@ pub struct Server {
     leave: Leave,
     stop: watch::Sender<bool>,
     open: watch::Sender<usize>,
-    accepting: JoinHandle<()>,
+    /// One for each thread that accepts.
+    accepting: Vec<JoinHandle<()>>,
 }
 
 /// Binds an address. A failure is known here, before a runtime exists: pingora would go on trying for half a minute and
@@ -49,22 +51,41 @@ pub fn bind(address: &str) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    /// Starts to accept. Needs a running tokio runtime.
+    /// Starts to accept. Needs a running tokio runtime, which serves as well.
     pub fn start<S: Serve>(listener: TcpListener, current: Arc<Current<S>>) -> io::Result<Server> {
+        Server::start_on(&[Handle::current()], listener, current)
+    }
+
+    /// Starts to accept on each of these runtimes, which serve what they accept.
+    pub fn start_on<S: Serve>(
+        runtimes: &[Handle],
+        listener: TcpListener,
+        current: Arc<Current<S>>,
+    ) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let (leave, leaving) = Leave::new();
         let open = watch::Sender::new(0);
-        // pingora finds a socket that is bound already under its name, as if an older process had handed it over.
-        let name = address.to_string();
-        let mut sockets = Fds::new();
-        sockets.add(name.clone(), listener.into_raw_fd());
-        let sockets: ListenFds = Arc::new(sockets.into());
-        let front = Front { current, turnstile: Arc::default(), leaving, open: open.clone() };
-        let mut service = Service::new(name.clone(), front);
-        // Heads and bodies have their own buffers here; a second pair would cost 64 KiB a connection.
-        service.add_listener(ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::unbuffered()));
-        let accepting = tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await });
+        let turnstile = Arc::default();
+        let mut accepting = Vec::with_capacity(runtimes.len());
+        for runtime in runtimes {
+            let front = Front {
+                current: Arc::clone(&current),
+                turnstile: Arc::clone(&turnstile),
+                leaving: leaving.opened(),
+                open: open.clone(),
+            };
+            // pingora finds a socket that is bound already under its name, as if an older process had handed it over.
+            let name = address.to_string();
+            let mut sockets = Fds::new();
+            sockets.add(name.clone(), listener.try_clone()?.into_raw_fd());
+            let sockets: ListenFds = Arc::new(sockets.into());
+            let mut service = Service::new(name.clone(), front);
+            // Heads and bodies have their own buffers here; a second pair would cost 64 KiB a connection.
+            service.add_listener(ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::unbuffered()));
+            let stopping = stopping.clone();
+            accepting.push(runtime.spawn(async move { service.start_service(Some(sockets), stopping, 1).await }));
+        }
         Ok(Server { address, leave, stop, open, accepting })
     }
 
@@ -85,7 +106,9 @@ impl Server {
         self.stop.send_replace(true);
         let mut open = self.open.subscribe();
         let finished = timeout(time, async {
-            let _ = self.accepting.await;
+            for accepting in self.accepting {
+                let _ = accepting.await;
+            }
             let _ = open.wait_for(|open| *open == 0).await;
         });
         finished.await.is_ok()

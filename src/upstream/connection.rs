@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::time::timeout;
 
 use super::counts::Tally;
+use super::pool::Rested;
 use super::stream::Stream;
 use super::{Failure, FailureKind};
+use crate::prompt::{Deadline, within};
 
 /// A stream and what was read from it but not used yet.
 pub(super) struct Connection {
     stream: Stream,
+    /// For the next byte.
+    deadline: Deadline,
     pub(super) buffer: BytesMut,
     tally: Tally,
 }
@@ -19,8 +22,9 @@ pub(super) struct Connection {
 impl Connection {
     /// Over a stream that is ready for a request. The buffer is new: one kept with the stream would
     /// be pinned by the answer that still refers to it, or hold on to the room of a large one.
-    pub(super) fn over(stream: Stream) -> Connection {
-        Connection { stream, buffer: BytesMut::with_capacity(FIRST_ROOM), tally: Tally::default() }
+    pub(super) fn over(rested: impl Into<Rested>) -> Connection {
+        let Rested { stream, deadline } = rested.into();
+        Connection { stream, deadline, buffer: BytesMut::with_capacity(FIRST_ROOM), tally: Tally::default() }
     }
 
     /// The same, counted when it ends with its exchange.
@@ -28,12 +32,17 @@ impl Connection {
         Connection { tally, ..self }
     }
 
-    /// Writes the request, in one vectored write where the kernel takes it.
-    pub(super) async fn write(&mut self, head: Bytes, body: Bytes, limit: Duration) -> Result<(), Failure> {
-        let mut request = head.chain(body);
+    /// Writes the request, in one write where the kernel takes it: a small body is copied behind its head, a larger one goes
+    /// from where it is.
+    pub(super) async fn write(&mut self, mut head: Vec<u8>, mut body: Bytes, limit: Duration) -> Result<(), Failure> {
+        if body.len() <= SMALL {
+            head.extend_from_slice(&body);
+            body = Bytes::new();
+        }
+        let mut request = head.as_slice().chain(body);
         let whole = request.remaining();
         let taken = self.stream.taken();
-        let written = timeout(limit, async {
+        let written = within(limit, async {
             while request.has_remaining() {
                 if self.stream.write(&mut request).await.unwrap_or(0) == 0 {
                     return Err(FailureKind::Write);
@@ -61,7 +70,7 @@ impl Connection {
         if self.buffer.capacity() - self.buffer.len() < room.min(LEAST_ROOM) {
             self.buffer.reserve(room);
         }
-        match timeout(limit, self.stream.read(&mut self.buffer)).await {
+        match self.deadline.within(limit, self.stream.read(&mut self.buffer)).await {
             Ok(Ok(count)) => Ok(count > 0),
             // A reset is no end of a body, not even of one that ends when the connection does.
             Ok(Err(_)) => Err(FailureKind::Closed),
@@ -76,12 +85,12 @@ impl Connection {
     }
 
     /// The stream, if not one byte is left over; else it is closed.
-    pub(super) fn into_clean(self) -> Option<Stream> {
+    pub(super) fn into_clean(self) -> Option<Rested> {
         if !self.buffer.is_empty() {
             return None;
         }
         self.tally.spare();
-        Some(self.stream)
+        Some(Rested { stream: self.stream, deadline: self.deadline })
     }
 }
 
@@ -90,6 +99,9 @@ pub(super) const FIRST_ROOM: usize = 8 * 1024;
 
 const LEAST_ROOM: usize = 1024;
 
+/// Bodies of so many bytes are copied: that costs less than to hand the kernel two pieces.
+const SMALL: usize = 4 * 1024;
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -97,6 +109,7 @@ mod tests {
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::rustls::ServerConfig;
     use tokio_rustls::rustls::crypto::ring;
@@ -129,7 +142,7 @@ mod tests {
         peer.set_zero_linger().unwrap();
         drop(peer);
         assert_eq!(connection.fill(1, AMPLE).await, Err(FailureKind::Closed));
-        let request = Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n");
+        let request = b"GET / HTTP/1.1\r\n\r\n".to_vec();
         let written = connection.write(request, Bytes::new(), AMPLE).await;
         let kind = FailureKind::Write;
         assert_eq!(written, Err(Failure { kind, sent: false }));
@@ -164,7 +177,7 @@ mod tests {
         peer.get_ref().0.set_zero_linger().unwrap();
         drop(peer);
         while connection.fill(1, AMPLE).await == Ok(true) {}
-        let request = Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n");
+        let request = b"GET / HTTP/1.1\r\n\r\n".to_vec();
         let written = connection.write(request, Bytes::new(), AMPLE).await;
         let kind = FailureKind::Write;
         assert_eq!(written, Err(Failure { kind, sent: false }));
@@ -174,7 +187,7 @@ mod tests {
     async fn a_request_of_which_the_kernel_took_a_part_may_have_been_sent() {
         for reset in [true, false] {
             let (mut connection, peer) = secured().await;
-            let request = Bytes::from(vec![b'x'; 64 << 20]);
+            let request = vec![b'x'; 64 << 20];
             let write = connection.write(request, Bytes::new(), Duration::from_millis(500));
             let resetting = async {
                 // Something has arrived.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::counts::{Counts, End};
 use super::stream::Stream;
+use crate::prompt::Deadline;
 use crate::tls::pam::PamTls;
 
 /// The waiting connections of one upstream, the newest last.
@@ -20,7 +21,20 @@ pub(super) struct Pool {
 
 struct Resting {
     stream: Stream,
+    deadline: Deadline,
     since: Instant,
+}
+
+/// What a connection has between two exchanges.
+pub(super) struct Rested {
+    pub(super) stream: Stream,
+    pub(super) deadline: Deadline,
+}
+
+impl From<Stream> for Rested {
+    fn from(stream: Stream) -> Rested {
+        Rested { stream, deadline: Deadline::default() }
+    }
 }
 
 impl Pool {
@@ -41,9 +55,9 @@ impl Pool {
     }
 
     /// The newest connection that is young enough, silent, and by the certificates in use now. All others met on the way are closed.
-    pub(super) fn take(&self, tls: Option<&Arc<PamTls>>) -> Option<Stream> {
+    pub(super) fn take(&self, tls: Option<&Arc<PamTls>>) -> Option<Rested> {
         loop {
-            let Resting { mut stream, since } = self.resting().pop()?;
+            let Resting { mut stream, deadline, since } = self.resting().pop()?;
             let end = if since.elapsed() >= self.idle {
                 End::Idle
             } else if !stream.stands_by(tls) {
@@ -51,7 +65,7 @@ impl Pool {
             } else if !stream.is_silent() {
                 End::Left
             } else {
-                return Some(stream);
+                return Some(Rested { stream, deadline });
             };
             self.counts.close(end);
         }
@@ -59,17 +73,18 @@ impl Pool {
 
     /// Keeps a connection on which an exchange came to a clean end. Those that are too old by now,
     /// or one too many, are closed.
-    pub(super) fn give(&self, stream: Stream) {
+    pub(super) fn give(&self, rested: impl Into<Rested>) {
         if self.most == 0 {
             self.counts.close(End::Surplus);
             return;
         }
+        let Rested { stream, deadline } = rested.into();
         let mut resting = self.resting();
         let since = Instant::now();
         let old = resting.partition_point(|other| since.duration_since(other.since) >= self.idle);
         let surplus = (resting.len() + 1).saturating_sub(self.most);
         let gone: Vec<Resting> = resting.drain(..old.max(surplus)).collect();
-        resting.push(Resting { stream, since });
+        resting.push(Resting { stream, deadline, since });
         // Closing is for the time after the lock.
         drop(resting);
         let by_age = old.min(gone.len());
@@ -121,7 +136,7 @@ mod tests {
     }
 
     fn taken(pool: &Pool) -> Option<SocketAddr> {
-        pool.take(None).map(|stream| match stream {
+        pool.take(None).map(|rested| match rested.stream {
             Stream::Plain(tcp) => tcp.local_addr().unwrap(),
             Stream::Secure { .. } => panic!("TLS"),
         })

@@ -82,6 +82,12 @@ impl Stream {
     /// Writes some of it. Under TLS it may wait inside, until [`Stream::flush`].
     pub(super) async fn write(&mut self, request: &mut impl Buf) -> io::Result<usize> {
         match self {
+            // What is in one piece needs no list of pieces.
+            Stream::Plain(tcp) if request.chunk().len() == request.remaining() => {
+                let count = tcp.write(request.chunk()).await?;
+                request.advance(count);
+                Ok(count)
+            }
             Stream::Plain(tcp) => tcp.write_buf(request).await,
             Stream::Secure { tls, .. } => tls.write_buf(request).await,
         }
