@@ -3,16 +3,18 @@
 mod admin;
 mod caller;
 mod fixed;
+pub mod keys;
 mod modes;
 mod otel;
 pub mod paper;
 mod redis;
 mod reference;
 mod revocation;
+pub mod shape;
 pub mod sources;
 mod tls;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use std::time::Duration;
 pub use self::fixed::Fixed;
 pub use self::paper::{Complaint, Place};
 use self::paper::{Complaints, Node, Spanned, Table, Value};
+use self::shape::{Asked, Form, Shape};
 use self::sources::Sources;
 pub use self::tls::InUse;
 use crate::admin::key::AdminKeys;
@@ -232,9 +235,10 @@ impl Settings {
 }
 
 /// Every key a config can have, dotted, as the code that reads them knows them.
-pub fn keys() -> BTreeSet<String> {
+pub fn keys() -> BTreeMap<String, Asked> {
     let mut complaints = Complaints::default();
-    let text = "revocation = { redis = {}, on_outage = {} }\nlimits = { lockout = {} }\n[[caller]]\nbasic = {}\nsigning = [{}]";
+    // What is read only where it is there, is there.
+    let text = "tls = {}\nupstream_tls = {}\nrevocation = { redis = {}, on_outage = {} }\n[[caller]]\nbasic = {}\nsigning = [{}]";
     let mut table = paper::parse("", text, &mut complaints);
     let _ = settings(&mut table, &Sources::new(Path::new(""), &|_| None), DigestKey::new([0; 32]), &mut complaints);
     table.asked()
@@ -255,8 +259,10 @@ fn settings(
     let base_path = base_path(table, complaints);
     let trusted_proxies = networks(table, "trusted_proxies", complaints).unwrap_or_default();
     let proxy_protocol = networks(table, "proxy_protocol", complaints).unwrap_or_default();
+    table.usual("trace", "\"continue\"");
     let trace = trust(table, complaints).unwrap_or(Trust::Continue);
     let spans = otel::spans(sources, complaints);
+    table.usual("threads", "0");
     let threads =
         table.integer("threads", 0..=1024, complaints).and_then(|threads| usize::try_from(threads.value).ok());
 
@@ -289,6 +295,7 @@ fn settings(
 
     let mut replay = table.section("replay", complaints);
     let replay_capacity = count(&mut replay, "capacity", 200_000, complaints);
+    replay.usual("shared", "true");
     let replay_shared = replay.boolean("shared", complaints);
     if let Some(Spanned { value: true, place }) = &replay_shared
         && revocation.sharing.is_none()
@@ -298,6 +305,8 @@ fn settings(
     replay.finish(complaints);
 
     let mut drain = table.section("drain", complaints);
+    drain.declare("delay", Shape::Duration { zero: true });
+    drain.usual("delay", "0");
     let drain_delay = match drain.node("delay") {
         None | Some(Node { value: Value::Integer(0), .. }) => Duration::ZERO,
         Some(node) => node.duration(complaints).map_or(Duration::ZERO, |delay| delay.value),
@@ -363,6 +372,8 @@ fn dialect(
 }
 
 fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
+    table.declare("body", Shape::Bytes(1..=LARGEST_BODY));
+    table.usual("body", size(USUAL_BODY));
     let body = table.bytes("body", complaints);
     if let Some(body) = &body
         && !(1..=LARGEST_BODY).contains(&body.value)
@@ -370,6 +381,8 @@ fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
         complaints.push(&body.place, "`limits.body` must be from 1 byte to 1MiB, since every body is held whole");
     }
     let bytes = |table: &mut Table, key: &str, usual: usize, most: usize, complaints: &mut Complaints| {
+        table.declare(key, Shape::Bytes(256..=most as u64));
+        table.usual(key, size(usual as u64));
         let Some(bytes) = table.bytes(key, complaints) else { return usual };
         match usize::try_from(bytes.value) {
             Ok(number) if (256..=most).contains(&number) => number,
@@ -409,6 +422,7 @@ fn limits(mut table: Table, complaints: &mut Complaints) -> (Limits, usize) {
 }
 
 fn log_rules(mut table: Table, complaints: &mut Complaints) -> LogRules {
+    table.usual("sample", "\"100%\"");
     let rules = LogRules {
         sample: table.percentage("sample", complaints).map_or(EVERY, |share| share.value),
         refusals_per_second: bounded(&mut table, "refusals_per_second", 1, 100, complaints),
@@ -429,6 +443,7 @@ fn lockout(mut table: Table, complaints: &mut Complaints) -> Option<LockoutRule>
 
 fn upstream_protocol(table: &mut Table, over_tls: bool, complaints: &mut Complaints) -> Protocol {
     let words = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
+    table.usual("upstream_protocol", "\"http1\"");
     let Some(protocol) = table.choice("upstream_protocol", &words, complaints) else { return Protocol::Http1 };
     if protocol.value == Protocol::Auto && !over_tls {
         let message =
@@ -462,7 +477,7 @@ fn address(table: &mut Table, key: &str, example: &str, needed: bool, complaints
     if needed {
         table.require(key, example, complaints);
     }
-    let text = table.string(key, complaints)?;
+    let text = table.form(key, Form::Address, complaints)?;
     let host_and_port = || {
         let (host, port) = text.value.rsplit_once(':')?;
         let plain = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
@@ -476,7 +491,7 @@ fn address(table: &mut Table, key: &str, example: &str, needed: bool, complaints
 }
 
 fn base_path(table: &mut Table, complaints: &mut Complaints) -> String {
-    let Some(text) = table.string("base_path", complaints) else { return String::new() };
+    let Some(text) = table.form("base_path", Form::BasePath, complaints) else { return String::new() };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     let path = text.value.as_str();
     let segments = path.split('/').skip(1);
@@ -493,7 +508,7 @@ fn base_path(table: &mut Table, complaints: &mut Complaints) -> String {
 }
 
 fn public_url(table: &mut Table, complaints: &mut Complaints) -> Option<String> {
-    let text = table.string("url", complaints)?;
+    let text = table.form("url", Form::PublicUrl, complaints)?;
     let authority = text.value.strip_prefix("https://").or_else(|| text.value.strip_prefix("http://"));
     if authority.is_none_or(|authority| authority.is_empty() || authority.contains(['/', '?', '#', ' '])) {
         let message =
@@ -523,16 +538,19 @@ fn trust(table: &mut Table, complaints: &mut Complaints) -> Option<Trust> {
 }
 
 fn duration(table: &mut Table, key: &str, usual: Duration, complaints: &mut Complaints) -> Duration {
+    table.usual(key, time(usual));
     table.duration(key, complaints).map_or(usual, |duration| duration.value)
 }
 
 fn count(table: &mut Table, key: &str, usual: u64, complaints: &mut Complaints) -> u64 {
+    table.usual(key, usual.to_string());
     let number = table.integer(key, 1..=1_000_000_000, complaints);
     number.and_then(|number| u64::try_from(number.value).ok()).unwrap_or(usual)
 }
 
 /// A count of what each takes a descriptor or a task: a million is more than one machine has.
 fn bounded(table: &mut Table, key: &str, least: i64, usual: u32, complaints: &mut Complaints) -> u32 {
+    table.usual(key, usual.to_string());
     let number = table.integer(key, least..=1_000_000, complaints);
     number.and_then(|number| u32::try_from(number.value).ok()).unwrap_or(usual)
 }
@@ -544,6 +562,24 @@ fn file(sources: &Sources<'_>, name: &str, place: &Place, complaints: &mut Compl
     });
     let complain = |fault| complaints.push(place, format!("cannot read {}: {fault}", sources.path(name).display()));
     text.map_err(complain).ok()
+}
+
+/// As it would be written.
+fn time(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds % 3600 == 0 => format!("\"{}h\"", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("\"{}m\"", seconds / 60),
+        seconds => format!("\"{seconds}s\""),
+    }
+}
+
+/// As it would be written.
+fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes % (1 << 20) == 0 => format!("\"{}MiB\"", bytes >> 20),
+        bytes if bytes % (1 << 10) == 0 => format!("\"{}KiB\"", bytes >> 10),
+        bytes => bytes.to_string(),
+    }
 }
 
 const USUAL_BODY: u64 = 64 << 10;

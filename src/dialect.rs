@@ -11,7 +11,7 @@ pub mod source;
 
 use std::time::{Duration, SystemTime};
 
-pub use file::{Overrides, read, settlement, token_length};
+pub use file::{Overrides, keys, read, settlement, token_length};
 
 use crate::credential::authorization::AuthScheme;
 use crate::credential::signature::Scheme;

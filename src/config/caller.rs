@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::paper::{Complaints, Place, Spanned, Table, Value};
-use super::reference::{placed_secrets, secret, secrets};
+use super::reference::{one_secret, placed_secrets, secrets};
+use super::shape::Shape;
 use super::sources::Sources;
 use super::{networks, trust};
 use crate::credential::authorization::{AuthScheme, is_key};
@@ -172,6 +173,7 @@ impl Reading<'_> {
     fn keys(&mut self, table: &mut Table) -> Vec<(SigningKey, Secret)> {
         let scheme = self.dialect.and_then(|dialect| dialect.signature.as_ref());
         let mut keys: Vec<(SigningKey, Secret)> = Vec::new();
+        table.declare("signing", Shape::tables());
         let Some(signing) = table.node("signing") else { return keys };
         if matches!(&signing.value, Value::Array(nodes) if nodes.is_empty()) {
             self.complaints.push(&signing.place, "a list without a key: nothing could ever match it");
@@ -181,7 +183,7 @@ impl Reading<'_> {
             table.require("id", "id = \"2026-11\"", self.complaints);
             let id = table.string("id", self.complaints);
             table.require("key", "key = { env = \"WALLET_SIGNING_KEY\" }", self.complaints);
-            let key = table.node("key").and_then(|node| secret(node, self.sources, self.complaints));
+            let key = one_secret(&mut table, "key", self.sources, self.complaints);
             table.finish(self.complaints);
             let (Some(id), Some(key), Some(scheme)) = (id, key, scheme) else { continue };
             if keys.iter().any(|(other, _)| *other.id == id.value) {

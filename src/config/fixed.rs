@@ -70,4 +70,4 @@ impl fmt::Debug for Fixed {
     }
 }
 
-const FIXED: [&str; 6] = ["listen", "admin", "admin_token", "threads", "revocation", "replay"];
+pub(super) const FIXED: [&str; 6] = ["listen", "admin", "admin_token", "threads", "revocation", "replay"];

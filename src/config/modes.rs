@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::paper::{Complaints, Spanned, Table};
+use super::shape::Shape;
 use crate::denial::Check;
 use crate::dialect::Dialect;
 use crate::mode::{Mode, Modes};
@@ -14,11 +15,14 @@ pub fn modes(
     callers: impl Iterator<Item = Option<Mode>>,
     complaints: &mut Complaints,
 ) -> Modes {
+    table.usual("mode", "\"enforce\"");
     let all = table.choice("mode", &Mode::WORDS, complaints).map_or(Mode::Enforce, |mode| mode.value);
     let mut reading = Reading { dialect, complaints, checks: BTreeMap::new(), routes: BTreeMap::new() };
     let mut sections = table.section("modes", reading.complaints);
     for (word, mode) in Mode::WORDS {
         let mut section = sections.section(word, reading.complaints);
+        let checks = Check::WEIGHED.iter().map(|check| check.as_str().to_owned()).collect();
+        section.declare("checks", Shape::Word(checks).or_many());
         for name in section.strings("checks", reading.complaints).unwrap_or_default() {
             reading.check(name, mode);
         }

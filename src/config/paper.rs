@@ -5,7 +5,7 @@
 //! never the text: a text in the wrong place may be a secret.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::{Deref, Range, RangeInclusive};
 use std::rc::Rc;
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue, Error};
+
+use super::shape::{Asked, Form, Shape};
 
 /// Where something was written: a file with line and column, or a flag of the command line.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -350,7 +352,7 @@ pub struct Table {
 /// What all tables of a document share.
 #[derive(Clone, Default)]
 struct Document {
-    asked: Rc<RefCell<BTreeSet<String>>>,
+    asked: Rc<RefCell<BTreeMap<String, Asked>>>,
     /// Nobody can tell what is missing or unknown.
     incomplete: Rc<Cell<bool>>,
 }
@@ -444,15 +446,32 @@ impl Table {
 
     /// Complains when the key was not written. `example` is the line to add, such as `listen = "127.0.0.1:8080"`.
     pub fn require(&self, key: &str, example: &str, complaints: &mut Complaints) {
+        self.need(key);
         if !self.contains(key) && !self.document.incomplete.get() {
             let message = format!("`{}` is missing; add for example {example}", join(&self.path, key));
             complaints.push(&self.place, message);
         }
     }
 
+    /// Says what a key may hold, for those who take it out with [`Table::node`], or who allow less than the reading that
+    /// follows: by itself each reading says what it takes.
+    pub fn declare(&self, key: &str, shape: Shape) {
+        self.ask(key, |asked| asked.shape = Some(shape));
+    }
+
+    /// Says that a key must be there, for those who complain in words of their own.
+    pub fn need(&self, key: &str) {
+        self.ask(key, |asked| asked.needed = true);
+    }
+
+    /// Says what counts when a key was not written, as TOML has it.
+    pub fn usual(&self, key: &str, toml: impl Into<String>) {
+        self.ask(key, |asked| asked.usual = Some(toml.into()));
+    }
+
     /// Takes the key out as it is.
     pub fn node(&mut self, key: &str) -> Option<Node> {
-        self.document.asked.borrow_mut().insert(join(&self.path, key));
+        self.ask(key, |_| {});
         if !self.known.iter().any(|known| known == key) {
             self.known.push(key.to_owned());
         }
@@ -461,7 +480,14 @@ impl Table {
 
     /// See [`Node::string`].
     pub fn string(&mut self, key: &str, complaints: &mut Complaints) -> Option<Spanned<String>> {
+        self.found_as(key, Shape::Text);
         self.node(key)?.string(complaints)
+    }
+
+    /// The same for a string of a certain form, which the caller makes sure of.
+    pub fn form(&mut self, key: &str, form: Form, complaints: &mut Complaints) -> Option<Spanned<String>> {
+        self.declare(key, Shape::Form(form));
+        self.string(key, complaints)
     }
 
     /// See [`Node::choice`].
@@ -471,11 +497,13 @@ impl Table {
         words: &[(&str, T)],
         complaints: &mut Complaints,
     ) -> Option<Spanned<T>> {
+        self.found_as(key, Shape::word(words));
         self.node(key)?.choice(words, complaints)
     }
 
     /// See [`Node::boolean`].
     pub fn boolean(&mut self, key: &str, complaints: &mut Complaints) -> Option<Spanned<bool>> {
+        self.found_as(key, Shape::Boolean);
         self.node(key)?.boolean(complaints)
     }
 
@@ -486,21 +514,25 @@ impl Table {
         range: RangeInclusive<i64>,
         complaints: &mut Complaints,
     ) -> Option<Spanned<i64>> {
+        self.found_as(key, Shape::Integer(range.clone()));
         self.node(key)?.integer(range, complaints)
     }
 
     /// See [`Node::duration`].
     pub fn duration(&mut self, key: &str, complaints: &mut Complaints) -> Option<Spanned<Duration>> {
+        self.found_as(key, Shape::Duration { zero: false });
         self.node(key)?.duration(complaints)
     }
 
     /// See [`Node::bytes`].
     pub fn bytes(&mut self, key: &str, complaints: &mut Complaints) -> Option<Spanned<u64>> {
+        self.found_as(key, Shape::Bytes(0..=u64::MAX));
         self.node(key)?.bytes(complaints)
     }
 
     /// See [`Node::percentage`].
     pub fn percentage(&mut self, key: &str, complaints: &mut Complaints) -> Option<Spanned<u32>> {
+        self.found_as(key, Shape::Percentage);
         self.node(key)?.percentage(complaints)
     }
 
@@ -511,16 +543,19 @@ impl Table {
 
     /// See [`Node::strings`].
     pub fn strings(&mut self, key: &str, complaints: &mut Complaints) -> Option<Vec<Spanned<String>>> {
+        self.found_as(key, Shape::Text.or_many());
         self.node(key)?.strings(complaints)
     }
 
     /// See [`Node::table`].
     pub fn table(&mut self, key: &str, complaints: &mut Complaints) -> Option<Table> {
+        self.found_as(key, Shape::Table);
         self.node(key)?.table(complaints)
     }
 
     /// See [`Node::tables`].
     pub fn tables(&mut self, key: &str, complaints: &mut Complaints) -> Vec<Table> {
+        self.found_as(key, Shape::tables());
         self.node(key).map(|node| node.tables(complaints)).unwrap_or_default()
     }
 
@@ -536,7 +571,7 @@ impl Table {
 
     /// The keys left, in the order they were written: for tables whose keys are free. Counts as asking for `path.*`.
     pub fn rest(self) -> Vec<(Spanned<String>, Node)> {
-        self.document.asked.borrow_mut().insert(join(&self.path, "*"));
+        self.ask("*", |_| {});
         self.entries.into_iter().filter_map(|entry| Some((entry.key, entry.node?))).collect()
     }
 
@@ -557,9 +592,9 @@ impl Table {
         }
     }
 
-    /// Every key that was asked for in the whole document so far, dotted: `limits`, `limits.body`, `caller[].name`, and
-    /// `headers.*` where keys are free.
-    pub fn asked(&self) -> BTreeSet<String> {
+    /// Every key that was asked for in the whole document so far, and what it may hold; dotted: `limits`, `limits.body`,
+    /// `caller[].name`, and `headers.*` where keys are free.
+    pub fn asked(&self) -> BTreeMap<String, Asked> {
         self.document.asked.borrow().clone()
     }
 
@@ -567,6 +602,14 @@ impl Table {
     pub fn written(&self) -> BTreeSet<String> {
         let nodes = self.entries.iter().filter_map(|entry| entry.node.as_ref());
         nodes.flat_map(|node| std::iter::once(node.path.clone()).chain(node.value.written())).collect()
+    }
+
+    fn found_as(&self, key: &str, shape: Shape) {
+        self.ask(key, |asked| asked.shape = asked.shape.take().or(Some(shape)));
+    }
+
+    fn ask(&self, key: &str, say: impl FnOnce(&mut Asked)) {
+        say(self.document.asked.borrow_mut().entry(join(&self.path, key)).or_default());
     }
 
     fn digest(&self, into: &mut Sha256) {
@@ -1171,7 +1214,7 @@ mod tests {
         table.section("t", &mut c).section("headers", &mut c).rest();
         let asked = ["caller", "caller[].name", "caller[].signing", "caller[].signing[].id", "t", "t.headers"];
         let asked = asked.iter().chain(&["t.headers.*"]).map(|key| (*key).to_owned());
-        assert_eq!(table.asked(), asked.collect());
+        assert_eq!(table.asked().into_keys().collect::<BTreeSet<_>>(), asked.collect());
     }
 
     #[test]

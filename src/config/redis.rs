@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::duration;
 use super::paper::{Complaints, Spanned, Table};
-use super::reference::secret;
+use super::reference::one_secret;
+use super::shape::{Form, Shape};
 use super::sources::Sources;
 use crate::revocation::store::{StoreRules, Tls, Topology};
 
@@ -26,15 +27,17 @@ impl Reading<'_> {
     fn redis(&mut self, mut table: Table) -> Option<(StoreRules, String, Duration)> {
         table.require("url", URL, self.complaints);
         let place = table.place().clone();
+        table.declare("url", Shape::Form(Form::Store).or_many());
         let urls = table.strings("url", self.complaints);
         let sentinel = table.string("sentinel", self.complaints);
+        table.usual("cluster", "false");
         let cluster = table.boolean("cluster", self.complaints).is_some_and(|cluster| cluster.value);
         let user = table.string("user", self.complaints).map(|user| user.value);
-        let password = table.node("password");
-        let password = password.and_then(|node| secret(node, self.sources, self.complaints));
+        let password = one_secret(&mut table, "password", self.sources, self.complaints);
         let ca = self.file(&mut table, "ca");
         let certificate = self.file(&mut table, "certificate");
-        let key = table.node("key").and_then(|node| secret(node, self.sources, self.complaints));
+        let key = one_secret(&mut table, "key", self.sources, self.complaints);
+        table.usual("prefix", "\"portcullis\"");
         let prefix = table.string("prefix", self.complaints);
         if let Some(prefix) = &prefix
             && (prefix.value.is_empty()

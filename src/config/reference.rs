@@ -1,6 +1,7 @@
 //! A reference to a secret: `{ env = "NAME" }` or `{ file = "/run/secrets/name" }`, never the secret itself.
 
 use super::paper::{Complaints, Node, Spanned, Table, Value};
+use super::shape::Shape;
 use super::sources::Sources;
 use crate::secret::Secret;
 
@@ -21,6 +22,7 @@ pub fn placed_secrets(
         let place = node.place.clone();
         secret(node, sources, complaints).map(|value| Spanned { value, place })
     };
+    table.declare(key, Shape::Secret.or_many());
     match table.node(key) {
         None => Vec::new(),
         Some(Node { value: Value::Array(nodes), place, .. }) => {
@@ -33,9 +35,15 @@ pub fn placed_secrets(
     }
 }
 
+/// Reads the one secret that stands under `key`.
+pub fn one_secret(table: &mut Table, key: &str, sources: &Sources<'_>, complaints: &mut Complaints) -> Option<Secret> {
+    table.declare(key, Shape::Secret);
+    secret(table.node(key)?, sources, complaints)
+}
+
 /// Reads one secret. A variable that is not set, a file that cannot be read and an empty secret are complaints: none of
 /// them may turn into an open door.
-pub fn secret(node: Node, sources: &Sources<'_>, complaints: &mut Complaints) -> Option<Secret> {
+fn secret(node: Node, sources: &Sources<'_>, complaints: &mut Complaints) -> Option<Secret> {
     let place = node.place.clone();
     let Node { value: Value::Table(mut table), .. } = node else {
         node.mismatch("a reference to a secret: { env = \"NAME\" } or { file = \"/run/secrets/name\" }", complaints);

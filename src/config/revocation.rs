@@ -33,12 +33,14 @@ impl Reading<'_> {
             complaints
                 .push(&journal.place, "`revocation.journal` must be a folder, as in journal = \"/var/lib/portcullis\"");
         }
+        table.usual("on_damage", "\"stop\"");
         let on_damage = table.choice("on_damage", &[("stop", false), ("salvage", true)], complaints);
         if let (Some(on_damage), None) = (&on_damage, &journal) {
             complaints.push(&on_damage.place, "`revocation.on_damage` is about the journal, and there is none");
         }
         let store = table.table("redis", complaints);
         let consistency = [("follow", Consistency::Follow), ("ask", Consistency::Ask)];
+        table.usual("consistency", "\"follow\"");
         let consistency = table.choice("consistency", &consistency, complaints);
         let on_outage = table.table("on_outage", complaints);
         for (written, place) in [
@@ -54,6 +56,7 @@ impl Reading<'_> {
         let has_journal = journal.is_some();
         let (check, retire_to_journal) = on_outage.map_or((WhenAway::Local, has_journal), |mut table| {
             let check = [("local", WhenAway::Local), ("refuse", WhenAway::Refuse)];
+            table.usual("check", "\"local\"");
             let check = table.choice("check", &check, complaints).map_or(WhenAway::Local, |word| word.value);
             let retire = table.choice("retire", &[("journal", true), ("refuse", false)], complaints);
             if let Some(Spanned { value: true, place }) = &retire

@@ -35,6 +35,7 @@ pub fn tls(
     let key = table.string("key", complaints);
     let client_ca = table.string("client_ca", complaints);
     let words = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional)];
+    table.usual("client_auth", "\"required\"");
     let client_auth = table.choice("client_auth", &words, complaints);
     if let (Some(client_auth), None) = (&client_auth, &client_ca) {
         complaints

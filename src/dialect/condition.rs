@@ -1,6 +1,7 @@
 //! What members of a JSON body must say: `{ "/status" = true, "/transactionType" = ["DEPOSIT", "CANCEL"] }`.
 
 use crate::config::paper::{Complaints, Node, Table, Value as Written};
+use crate::config::shape::Shape;
 use crate::json::{Found, Pointer, Pointers, Value};
 
 /// Members that must have one of the listed values, all of them.
@@ -23,6 +24,8 @@ enum Literal {
 impl Conditions {
     /// Reads a table of pointers and values.
     pub fn read(table: Table, wanted: &mut Pointers, complaints: &mut Complaints) -> Conditions {
+        let literal = Shape::Either(vec![Shape::Text, Shape::Integer(i64::MIN..=i64::MAX), Shape::Boolean]);
+        table.declare("*", literal.or_many());
         let mut conditions = Vec::new();
         for (key, node) in table.rest() {
             let pointer = match Pointer::parse(&key) {

@@ -1,5 +1,6 @@
 //! A dialect file, read whole: every complaint at once, each with its line and column.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::answer::Ending;
@@ -9,6 +10,7 @@ use super::route::{Route, Routes, Settlement};
 use super::source::Source;
 use super::{Dialect, Token};
 use crate::config::paper::{self, Complaints, Node, Spanned, Table, Value};
+use crate::config::shape::{Asked, Form, Shape};
 use crate::credential::authorization::AuthScheme;
 use crate::credential::freshness::{TimestampRule, Unit};
 use crate::credential::signature::encoding::Encoding;
@@ -38,19 +40,40 @@ pub struct Overrides {
 pub fn read(name: &str, text: &str, overrides: &Overrides, complaints: &mut Complaints) -> Option<Dialect> {
     let before = complaints.len();
     let mut table = paper::parse(name, text, complaints);
+    let dialect = whole(&mut table, overrides, complaints);
+    table.finish(complaints);
+    dialect.filter(|_| complaints.len() == before)
+}
+
+/// Every key a dialect can have, dotted, as the code that reads them knows them.
+pub fn keys() -> BTreeMap<String, Asked> {
+    let mut complaints = Complaints::default();
+    // What is read only where it is there, is there.
+    let mut text = "signature = { timestamp = {}, key = {} }\ntoken = { dead = [{ json = {} }] }\n\
+        [[route]]\nwhen = {}\nsettles = {}\nretires = { json = {} }\n[reply]\n"
+        .to_owned();
+    NAMES.iter().for_each(|name| text.push_str(&format!("{name} = {{}}\n")));
+    let mut table = paper::parse("", &text, &mut complaints);
+    let _ = whole(&mut table, &Overrides::default(), &mut complaints);
+    table.asked()
+}
+
+fn whole(table: &mut Table, overrides: &Overrides, complaints: &mut Complaints) -> Option<Dialect> {
     let mut wanted = Pointers::default();
-    let name = needed(&mut table, "name", "name = \"wallet\"", complaints);
-    let credential = credential(&mut table, complaints);
+    let name = needed(table, "name", "name = \"wallet\"", complaints);
+    let credential = credential(table, complaints);
     let signature =
         table.table("signature", complaints).and_then(|table| signature(table, overrides, &mut wanted, complaints));
     let token = table.table("token", complaints).map(|table| token(table, overrides, &mut wanted, complaints));
     let (token, settlement) = token.unwrap_or_default();
+    table.declare("correlation", Shape::Form(Form::Place).or_many());
     let correlation = table.strings("correlation", complaints).unwrap_or_default();
     let correlation =
         correlation.iter().filter_map(|at| parsed(at, |text| Source::parse(text, &mut wanted), complaints));
     let correlation: Vec<Source> = correlation.collect();
     let defaults = Defaults { signature: signature.as_ref(), token: token.as_ref(), settlement };
     let mut routes = Routes::default();
+    table.need("route");
     let tables = table.tables("route", complaints);
     if tables.is_empty() {
         complaints.push(table.place(), "there is no [[route]], so every request would be refused".to_owned());
@@ -75,10 +98,6 @@ pub fn read(name: &str, text: &str, overrides: &Overrides, complaints: &mut Comp
         let message = "neither a credential nor a [signature]: anyone could call";
         complaints.push(table.place(), message);
     }
-    table.finish(complaints);
-    if complaints.len() > before {
-        return None;
-    }
     let credential = credential?;
     let guarded = guarded(&credential, signature.as_ref(), token.as_ref());
     let name = name?.value.into();
@@ -88,6 +107,8 @@ pub fn read(name: &str, text: &str, overrides: &Overrides, complaints: &mut Comp
 fn credential(table: &mut Table, complaints: &mut Complaints) -> Option<Vec<AuthScheme>> {
     let example = "credential = \"basic\" (or \"bearer\", [\"bearer\", \"basic\"], \"none\")";
     table.require("credential", example, complaints);
+    let shape = ["basic", "bearer", "none"].map(str::to_owned).to_vec();
+    table.declare("credential", Shape::Word(shape).or_many());
     let words = table.strings("credential", complaints)?;
     let mut schemes = Vec::new();
     for word in &words {
@@ -113,7 +134,7 @@ fn signature(
     let algorithm = table.choice("algorithm", &Algorithm::WORDS, complaints).map(|word| word.value);
     table.require("encoding", "encoding = \"hex\"", complaints);
     let encoding = table.choice("encoding", &Encoding::WORDS, complaints).map(|word| word.value);
-    let at = needed(&mut table, "at", "at = \"header:X-Signature\"", complaints);
+    let at = needed_form(&mut table, "at", Form::Place, "at = \"header:X-Signature\"", complaints);
     let at = at.and_then(|text| parsed(&text, |text| Source::parse(text, wanted), complaints));
     let separator = table.string("separator", complaints);
     let format = match table.string("format", complaints) {
@@ -130,6 +151,7 @@ fn signature(
     let nonce = source(&mut table, "nonce", wanted, complaints);
     let key_id = source(&mut table, "key_id", wanted, complaints);
     let key_form = table.table("key", complaints).map(|table| key_form(table, complaints)).unwrap_or_default();
+    table.usual("once", "false");
     let once = table.boolean("once", complaints).is_some_and(|once| once.value);
     table.finish(complaints);
 
@@ -173,14 +195,16 @@ fn timestamp(
     wanted: &mut Pointers,
     complaints: &mut Complaints,
 ) -> Option<TimestampRule> {
-    let at = needed(&mut table, "at", "at = \"header:timestamp\"", complaints);
+    let at = needed_form(&mut table, "at", Form::PlaceOrSignature, "at = \"header:timestamp\"", complaints);
     let at = match at {
         Some(at) if at.value == "signature" => Some(None),
         Some(at) => parsed(&at, |text| Source::parse(text, wanted), complaints).map(Some),
         None => None,
     };
     let units = [("seconds", Unit::Seconds), ("milliseconds", Unit::Milliseconds)];
+    table.usual("unit", "\"seconds\"");
     let unit = table.choice("unit", &units, complaints).map_or(Unit::Seconds, |word| word.value);
+    table.usual("tolerance", "\"5m\"");
     let tolerance = table.duration("tolerance", complaints).map(|tolerance| tolerance.value);
     table.finish(complaints);
     let tolerance = overrides.tolerance.or(tolerance).unwrap_or(USUAL_TOLERANCE);
@@ -201,9 +225,11 @@ fn token(
     wanted: &mut Pointers,
     complaints: &mut Complaints,
 ) -> (Option<Token>, Settlement) {
-    let at = needed(&mut table, "at", "at = \"json:/token\"", complaints);
+    let at = needed_form(&mut table, "at", Form::Place, "at = \"json:/token\"", complaints);
     let at = at.and_then(|text| parsed(&text, |text| Source::parse(text, wanted), complaints));
+    table.usual("length", "[1, 128]");
     let length = token_length(&mut table, complaints).unwrap_or(USUAL_TOKEN);
+    table.usual("settlement", "\"strict\"");
     let settlement = settlement(&mut table, complaints);
     let dead = table.tables("dead", complaints).into_iter().filter_map(|table| ending(table, complaints)).collect();
     let dead_per = dead_per(&mut table, at.as_ref(), wanted, complaints);
@@ -220,6 +246,7 @@ fn dead_per(
     wanted: &mut Pointers,
     complaints: &mut Complaints,
 ) -> Vec<Source> {
+    table.declare("dead_per", Shape::Form(Form::Place).or_many());
     let texts = table.strings("dead_per", complaints).unwrap_or_default();
     let mut sources = Vec::new();
     for text in texts {
@@ -238,6 +265,7 @@ fn dead_per(
 
 /// `length = [32, 40]`, shared by dialects and configs.
 pub fn token_length(table: &mut Table, complaints: &mut Complaints) -> Option<(usize, usize)> {
+    table.declare("length", Shape::Pair(1..=LONGEST_TOKEN));
     let pair = table.array("length", complaints)?;
     let number = |node: &Node| match node.value {
         Value::Integer(number) => usize::try_from(number).ok(),
@@ -245,7 +273,9 @@ pub fn token_length(table: &mut Table, complaints: &mut Complaints) -> Option<(u
     };
     let numbers: Vec<usize> = pair.value.iter().filter_map(number).collect();
     match numbers[..] {
-        [shortest, longest] if pair.value.len() == 2 && 1 <= shortest && shortest <= longest && longest <= 4096 => {
+        [shortest, longest]
+            if pair.value.len() == 2 && 1 <= shortest && shortest <= longest && longest <= LONGEST_TOKEN as usize =>
+        {
             Some((shortest, longest))
         }
         _ => {
@@ -276,16 +306,20 @@ fn route(
     complaints: &mut Complaints,
 ) -> Option<Route> {
     let name = needed(&mut table, "name", "name = \"debit\"", complaints);
-    let pattern = needed(&mut table, "match", "match = \"POST /api/wallet/debit\"", complaints);
+    let pattern = needed_form(&mut table, "match", Form::Route, "match = \"POST /api/wallet/debit\"", complaints);
     let matched = pattern.and_then(|text| parsed(&text, |text| pattern_of(text, &overrides.base_path), complaints));
     let when = conditions(&mut table, "when", wanted, complaints);
     let query = table.strings("query", complaints).unwrap_or_default();
     let query = query.into_iter().map(|name| name.value.into()).collect();
     let optional_query = table.strings("optional_query", complaints).unwrap_or_default();
     let optional_query = optional_query.into_iter().map(|name| name.value.into()).collect();
+    table.usual("signed", "true");
     let signed = table.boolean("signed", complaints).map(|signed| signed.value);
+    table.usual("token", "true");
     let takes_token = table.boolean("token", complaints).map(|token| token.value);
     let settlement = settlement(&mut table, complaints).unwrap_or(defaults.settlement);
+    table.declare("settles", Shape::Either(vec![Shape::Boolean, Shape::Table]));
+    table.usual("settles", "false");
     let settles = match table.node("settles") {
         None => None,
         Some(Node { value: Value::Boolean(settles), .. }) => settles.then(Conditions::default),
@@ -362,6 +396,7 @@ fn ending(mut table: Table, complaints: &mut Complaints) -> Option<Ending> {
     let status = table.integer("status", 200..=599, complaints);
     let json = conditions(&mut table, "json", &mut wanted, complaints);
     let mut slots = |key: &str, table: &mut Table, complaints: &mut Complaints| -> Vec<usize> {
+        table.declare(key, Shape::Form(Form::Pointer).or_many());
         let pointers = table.strings(key, complaints).unwrap_or_default();
         let pointers = pointers.iter().filter_map(|text| {
             parsed(
@@ -391,6 +426,7 @@ fn grace(table: &mut Table, retires: bool, complaints: &mut Complaints) -> Durat
 }
 
 fn replies(mut table: Table, complaints: &mut Complaints) -> Option<Replies> {
+    table.usual("content_type", "\"application/json\"");
     let content_type = table.string("content_type", complaints).map(|text| text.value);
     let body = needed(&mut table, "body", "body = '{\"code\":{code}}'", complaints);
     let mut wordings = Vec::new();
@@ -415,6 +451,8 @@ fn replies(mut table: Table, complaints: &mut Complaints) -> Option<Replies> {
 fn wording(mut table: Table, complaints: &mut Complaints) -> Option<Wording> {
     table.require("status", "status = 401", complaints);
     let status = table.integer("status", 400..=599, complaints);
+    table.declare("code", Shape::Either(vec![Shape::Text, Shape::Integer(i64::MIN..=i64::MAX)]));
+    table.usual("code", "\"\"");
     let code = match table.node("code") {
         None => Some(String::new()),
         Some(Node { value: Value::String(text), .. }) => Some(text),
@@ -424,6 +462,7 @@ fn wording(mut table: Table, complaints: &mut Complaints) -> Option<Wording> {
             None
         }
     };
+    table.usual("message", "\"\"");
     let message = table.string("message", complaints).map(|message| message.value).unwrap_or_default();
     table.finish(complaints);
     Some(Wording { status: u16::try_from(status?.value).ok()?, code: code?, message })
@@ -435,7 +474,7 @@ fn conditions(table: &mut Table, key: &str, wanted: &mut Pointers, complaints: &
 }
 
 fn source(table: &mut Table, key: &str, wanted: &mut Pointers, complaints: &mut Complaints) -> Option<Source> {
-    let text = table.string(key, complaints)?;
+    let text = table.form(key, Form::Place, complaints)?;
     parsed(&text, |text| Source::parse(text, wanted), complaints)
 }
 
@@ -451,6 +490,18 @@ fn parsed<T>(
 fn needed(table: &mut Table, key: &str, example: &str, complaints: &mut Complaints) -> Option<Spanned<String>> {
     table.require(key, example, complaints);
     table.string(key, complaints)
+}
+
+/// A string of a certain form that must be there.
+fn needed_form(
+    table: &mut Table,
+    key: &str,
+    form: Form,
+    example: &str,
+    complaints: &mut Complaints,
+) -> Option<Spanned<String>> {
+    table.require(key, example, complaints);
+    table.form(key, form, complaints)
 }
 
 /// The header fields whose meaning the checks depend on, plus those we set ourselves and those that frame the message.
@@ -474,5 +525,7 @@ const USUAL_TOLERANCE: Duration = Duration::from_secs(300);
 
 /// A grace covers calls that were on their way when the token was replaced; families that name one say a minute.
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+
+const LONGEST_TOKEN: i64 = 4096;
 
 const USUAL_TOKEN: (usize, usize) = (1, 128);

@@ -129,7 +129,7 @@ fn an_unset_variable_and_an_empty_secret_are_no_start() {
         }
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(78), "{value:?}");
-        assert!(String::from_utf8(output.stderr).unwrap().contains("config/wallet.toml:12:"), "{value:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("config/wallet.toml:13:"), "{value:?}");
     }
 }
 

@@ -62,3 +62,4 @@ mod spans;
 mod demo;
 mod explain;
 mod readme;
+mod reference;
