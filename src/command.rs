@@ -4,6 +4,7 @@ mod call;
 mod check;
 mod demo;
 mod explain;
+mod manual;
 mod operate;
 mod run;
 mod sign;
@@ -37,6 +38,8 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Status(arguments) => operate::status(*arguments),
         Command::Readiness(arguments) => operate::readiness(arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man => manual::man(),
     }
 }
 
@@ -81,6 +84,11 @@ enum Command {
     Readiness(operate::Readiness),
     /// See it work: a small PAM, and telling requests to it through a Portcullis. Needs nothing else.
     Demo(demo::Demo),
+    /// Print what makes a shell complete commands and flags.
+    Completions(manual::Completions),
+    /// Print the manual page: every command and flag.
+    #[command(after_help = manual::MAN)]
+    Man,
 }
 
 /// Where the config is, and what to change in it.

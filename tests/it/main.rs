@@ -61,5 +61,7 @@ mod spans;
 
 mod demo;
 mod explain;
+mod guides;
+mod manual;
 mod readme;
 mod reference;
