@@ -433,7 +433,7 @@ fn replies(mut table: Table, complaints: &mut Complaints) -> Option<Replies> {
     for name in NAMES {
         // It came later than the dialects that people have: without it, it is `unavailable` under its own status.
         let like = (name == "too_many_requests" && !table.contains(name)).then_some("unavailable");
-        if like.is_none() {
+        if name != "too_many_requests" {
             table.require(name, &format!("{name} = {{ status = 401, code = 1, message = \"…\" }}"), complaints);
         }
         match like.and_then(|like| NAMES.iter().position(|name| *name == like)) {

@@ -81,8 +81,12 @@ fn facts(keys: &Keys, key: &str, asked: &Asked) -> String {
         facts = format!("{}{}", first.to_uppercase(), facts.get(1..).unwrap_or_default());
     }
     facts.push('.');
-    if asked.needed {
-        facts.push_str(" Must be there.");
+    // A table that may be left out needs its keys only where it is there.
+    let above = key.rsplit_once('.').map(|(above, _)| above.trim_end_matches("[]"));
+    match above.filter(|above| !keys.asked().get(*above).is_some_and(|above| above.needed)) {
+        Some(above) if asked.needed => drop(write!(facts, " Must be there where `{above}` is.")),
+        None if asked.needed => facts.push_str(" Must be there."),
+        Some(_) | None => {}
     }
     if let Some(usual) = &asked.usual {
         let _ = write!(facts, " Default: `{usual}`.");
