@@ -67,10 +67,14 @@ fn chapter(page: &mut String, keys: &Keys, paragraph: &Paragraph) {
     }
 }
 
-/// The keys right below one of which the reference has no words of their own.
+/// The keys right below one of which the reference has no words of their own, neither for them nor for what is in them.
 fn silent<'k>(keys: &'k Keys, path: &'k str) -> impl Iterator<Item = &'k str> {
     let below = move |key: &'k String| key.strip_prefix(path)?.trim_start_matches("[]").strip_prefix('.');
-    let told = |key: &str| keys.prose.0.iter().any(|paragraph| paragraph.keys.iter().any(|other| other == key));
+    let within = |key: &str, other: &str| {
+        other.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let told =
+        move |key: &str| keys.prose.0.iter().any(|paragraph| paragraph.keys.iter().any(|other| within(key, other)));
     let names = keys.asked().keys().filter(move |key| !told(key)).filter_map(below);
     names.filter(|name| !name.contains('.') && *name != "*")
 }
