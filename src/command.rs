@@ -3,6 +3,7 @@
 mod call;
 mod check;
 mod demo;
+mod doctor;
 mod explain;
 mod manual;
 mod operate;
@@ -37,6 +38,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Unrevoke(arguments) => operate::unrevoke(*arguments),
         Command::Status(arguments) => operate::status(*arguments),
         Command::Readiness(arguments) => operate::readiness(arguments),
+        Command::Doctor(arguments) => doctor::doctor(*arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man => manual::man(),
@@ -82,6 +84,8 @@ enum Command {
     Status(Box<operate::Status>),
     /// Say whether it is safe to enforce what only watches now, or what to fix first, by what was seen.
     Readiness(operate::Readiness),
+    /// Examine what is around it, from inside its pod: say what is wrong and what to do. Changes nothing.
+    Doctor(Box<doctor::Doctor>),
     /// See it work: a small PAM, and telling requests to it through a Portcullis. Needs nothing else.
     Demo(demo::Demo),
     /// Print what makes a shell complete commands and flags.

@@ -103,6 +103,8 @@ pub struct Settings {
     pub log: LogRules,
     /// Threads that serve.
     pub threads: usize,
+    /// The files that secrets were read from; for `doctor`.
+    pub secret_files: Vec<PathBuf>,
     /// What cannot change while it runs.
     pub fixed: Fixed,
 }
@@ -348,6 +350,7 @@ fn settings(
         drain: Drain { delay: drain_delay, timeout: drain_timeout },
         log,
         threads: threads.filter(|threads| *threads > 0).unwrap_or_else(threads::usual),
+        secret_files: sources.secrets(),
         fixed,
     })
 }

@@ -33,7 +33,7 @@ pub fn fit(limits: &mut Limits, log: &Log) {
 }
 
 /// Each connection takes one, and so does each request that is with the PAM; of one connection that is usually one.
-fn most_connections(descriptors: u64, in_flight: u32) -> u32 {
+pub fn most_connections(descriptors: u64, in_flight: u32) -> u32 {
     let free = descriptors.saturating_sub(RESERVED);
     let most = free.saturating_sub(in_flight.into()).max(free / 2);
     u32::try_from(most).unwrap_or(u32::MAX).max(1)

@@ -59,6 +59,17 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
         }
     }
 
+    /// Bytes that a full one takes at most, beside what its values point to: tables have places for a power of two of
+    /// entries, of which an eighth stays free.
+    pub fn room(most: u64) -> u64 {
+        let share = most.div_ceil(TABLES);
+        // Chance spreads keys over the tables: hardly any gets four deviations more than its share.
+        let fullest = share.saturating_add(share.isqrt().saturating_mul(4));
+        let places = fullest.saturating_mul(8).div_ceil(7).next_power_of_two().max(LEAST_PLACES);
+        let entry = u64::try_from(size_of::<(K, Kept<V>)>()).unwrap_or(u64::MAX).saturating_add(1);
+        places.saturating_mul(entry).saturating_add(TABLE).saturating_mul(TABLES)
+    }
+
     /// Takes a place for one entry.
     pub fn reserve(&self) -> Result<Place, Full> {
         let take = || {
@@ -264,6 +275,12 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 /// well.
 const TABLES: u64 = 1280;
 
+/// The smallest table that there is.
+const LEAST_PLACES: u64 = 4;
+
+/// Bytes of a table besides its places: itself, and what stands around them.
+const TABLE: u64 = 128;
+
 /// How long an entry whose time is over may lie about in a table that is written to.
 const SWEPT_EVERY: Duration = Duration::from_secs(10);
 
@@ -275,6 +292,27 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_full_ledger_has_no_more_room_than_it_says() {
+        for most in [1, 1_000, 100_000, 250_000] {
+            let ledger = Ledger::<u64, u64>::new(most);
+            for key in 0..most {
+                ledger.put(ledger.reserve().unwrap(), key.wrapping_mul(0x9e37_79b9_7f4a_7c15), HOUR, |_| key);
+            }
+            let places = |table: &RwLock<Table<u64, u64>>| match read(table).entries.capacity() {
+                0 => 0,
+                // One in eight stays free, of the smallest tables one in all.
+                few @ 1..8 => few + 1,
+                many => many * 8 / 7,
+            };
+            let taken: usize = ledger.tables.iter().map(places).sum();
+            let taken = u64::try_from(taken * (size_of::<(u64, Kept<u64>)>() + 1)).unwrap();
+            let room = Ledger::<u64, u64>::room(most);
+            assert!(taken <= room, "{most} take {taken} bytes, of {room}");
+            assert!(most < 100_000 || room <= taken * 3, "{most} take {taken} bytes, of {room}");
+        }
+    }
 
     #[test]
     fn a_full_ledger_refuses_and_keeps_everything() {

@@ -28,7 +28,7 @@
 //! | [`rate`], [`lockout`] | who calls too often, and who fails too often |
 //! | [`moment`], [`prompt`] | moments of the monotonic clock, and how long something may take |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
-//! | [`threads`], [`descriptors`] | who serves, and how many connections there is room for |
+//! | [`threads`], [`descriptors`], [`footprint`] | who serves, how many connections there is room for, and how much memory all of it may take |
 //! | [`files`], [`hex`], [`digits`] | what files are read with, and bytes, numbers and moments as text |
 //! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
@@ -52,6 +52,7 @@ pub mod event;
 pub mod explain;
 pub mod fields;
 pub mod files;
+pub mod footprint;
 pub mod gate;
 pub mod hex;
 pub mod json;

@@ -171,7 +171,7 @@ fn write(received: Receiver<Message>, mut out: impl Write, _finished: SyncSender
 }
 
 /// Lines that may wait for the writer: a second of a busy sidecar.
-const WAITING: usize = 16 << 10;
+pub const WAITING: usize = 16 << 10;
 
 /// How long a line may wait for company.
 const REST: Duration = Duration::from_millis(5);

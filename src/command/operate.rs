@@ -305,7 +305,7 @@ fn send(call: Call, flags: &Flags, settings: &Settings) -> Result<Value, Fault> 
 }
 
 /// Where to reach what listens at an address: what listens everywhere is reached here.
-fn reachable(address: &str) -> std::io::Result<Vec<SocketAddr>> {
+pub(super) fn reachable(address: &str) -> std::io::Result<Vec<SocketAddr>> {
     let reached = |mut address: SocketAddr| {
         if address.ip().is_unspecified() {
             let here = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };

@@ -61,7 +61,7 @@ fn secret(node: Node, sources: &Sources<'_>, complaints: &mut Complaints) -> Opt
                 return None;
             }
         },
-        (None, Some(path)) => match sources.file(&path.value) {
+        (None, Some(path)) => match sources.secret(&path.value) {
             Ok(mut bytes) => without_line_end(std::mem::take(&mut *bytes)),
             Err(fault) => {
                 complaints.push(&path.place, format!("cannot read {}: {fault}", path.value));

@@ -2,6 +2,7 @@
 //! any of it can be noticed.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ pub struct Sources<'e> {
     folder: PathBuf,
     environment: &'e dyn Fn(&str) -> Option<String>,
     files: RefCell<Files>,
+    secrets: RefCell<BTreeSet<PathBuf>>,
     /// Certificates to go on with where those in the files are of no use.
     pub in_use: InUse,
 }
@@ -22,7 +24,13 @@ pub struct Sources<'e> {
 impl<'e> Sources<'e> {
     /// For a config in `folder`; `environment` looks variables up.
     pub fn new(folder: &Path, environment: &'e dyn Fn(&str) -> Option<String>) -> Sources<'e> {
-        Sources { folder: folder.to_owned(), environment, files: RefCell::default(), in_use: InUse::default() }
+        Sources {
+            folder: folder.to_owned(),
+            environment,
+            files: RefCell::default(),
+            secrets: RefCell::default(),
+            in_use: InUse::default(),
+        }
     }
 
     /// The same for a process that has certificates in use.
@@ -43,6 +51,17 @@ impl<'e> Sources<'e> {
     /// Reads a file that a config names.
     pub fn file(&self, name: &str) -> io::Result<Zeroizing<Vec<u8>>> {
         self.files.borrow_mut().read(self.path(name))
+    }
+
+    /// The same for a file that nobody else should read.
+    pub fn secret(&self, name: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+        self.secrets.borrow_mut().insert(self.path(name));
+        self.file(name)
+    }
+
+    /// The files so far that nobody else should read.
+    pub fn secrets(&self) -> Vec<PathBuf> {
+        self.secrets.borrow().iter().cloned().collect()
     }
 
     /// How much has been read so far.

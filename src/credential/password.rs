@@ -66,6 +66,19 @@ impl StoredHash {
         }
     }
 
+    /// Bytes that verifying a password by it takes.
+    pub fn memory(&self) -> u64 {
+        const BCRYPT: u64 = 8 << 10;
+        match self {
+            StoredHash::Bcrypt(_) => BCRYPT,
+            // `m` counts KiB.
+            StoredHash::Argon2id(hash) => {
+                let parameters = hash.split(['$', ',']).find_map(|parameter| parameter.strip_prefix("m="));
+                parameters.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1 << 10)
+            }
+        }
+    }
+
     fn verify(&self, password: &str) -> bool {
         match self {
             StoredHash::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),

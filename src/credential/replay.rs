@@ -84,6 +84,11 @@ impl Replays {
         Replays { seen: Vec::new(), known, most, patience, claims: None }.successor(callers, patience)
     }
 
+    /// Bytes that `most` messages of one caller take at most, beside what copies of them wait for.
+    pub fn room(most: u64) -> u64 {
+        Ledger::<[u8; 20], Earlier>::room(most)
+    }
+
     /// The same memory for other callers, known by their names.
     pub fn successor(&self, callers: &[Box<str>], patience: Duration) -> Replays {
         let mut known = self.known.clone();

@@ -16,6 +16,11 @@ enum Mark {
 }
 
 impl Index {
+    /// Bytes that `most` tokens take at most.
+    pub fn room(most: u64) -> u64 {
+        Ledger::<TokenDigest, Mark>::room(most)
+    }
+
     /// For `most` tokens.
     pub fn new(most: u64) -> Index {
         Index(Ledger::new(most))

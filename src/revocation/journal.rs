@@ -65,6 +65,14 @@ struct Entry {
 }
 
 impl Journal {
+    /// Bytes of memory that it takes beside what is known of tokens.
+    pub const MEMORY: u64 = disk::CACHE as u64;
+
+    /// Bytes on disk that so many records take at most.
+    pub fn room(records: u64) -> u64 {
+        records.saturating_mul(ON_DISK).saturating_add(EMPTY)
+    }
+
     /// The key of the journal in `folder`, if there is one that can be read; [`Journal::open`] says when it should be.
     pub fn known_key(folder: &Path) -> Option<DigestKey> {
         let bytes = fs::read(folder.join(KEY)).ok()?;
@@ -331,6 +339,13 @@ const HALF_STORE: &str = "revocations.redb.new";
 const KEY: &str = "digest.key";
 
 const HALF_KEY: &str = "digest.key.new";
+
+/// Bytes of a record on disk: its own are 41, pages are half full at worst, and what is written anew is kept until it is
+/// synced.
+const ON_DISK: u64 = 256;
+
+/// Bytes of a journal without records.
+const EMPTY: u64 = 4 << 20;
 
 /// Records in one transaction at most.
 const BATCH: usize = 4096;

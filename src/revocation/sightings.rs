@@ -34,6 +34,11 @@ impl Sightings {
         }
     }
 
+    /// Bytes that `most` tokens take at most.
+    pub fn room(most: u64) -> u64 {
+        Ledger::<TokenDigest, SystemTime>::room(most)
+    }
+
     /// A token was seen. One look-up for a token that is known; it is written again only once a tenth of `keep` has passed.
     pub fn saw(&self, token: TokenDigest) {
         let place = match self.first.find_until(&token) {

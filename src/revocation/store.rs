@@ -186,6 +186,14 @@ impl Connection {
         };
         Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
     }
+
+    /// What the server does when it is full; `None` where it does not say, as to a user that may not ask. In a cluster each
+    /// server has a setting of its own, and none is asked.
+    pub async fn eviction_policy(&mut self) -> Option<String> {
+        let Connection::Node(node) = self else { return None };
+        let answer: RedisResult<Vec<String>> = cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(node).await;
+        answer.ok()?.into_iter().nth(1)
+    }
 }
 
 /// True for an answer by which a server that can be reached, and is the right one, says no. Any other error may be over

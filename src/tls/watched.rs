@@ -57,6 +57,11 @@ impl<R: Rules> Watched<R> {
         self.rules == *rules
     }
 
+    /// Which files it is made of.
+    pub fn rules(&self) -> &R {
+        &self.rules
+    }
+
     /// What is in use.
     pub fn now(&self) -> Arc<R::Loaded> {
         Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))

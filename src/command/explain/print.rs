@@ -122,7 +122,7 @@ fn about_head(fault: HeadFault) -> &'static str {
 }
 
 /// A capture was written by somebody else: nothing of it steers the terminal.
-fn safe(text: &str) -> String {
+pub fn safe(text: &str) -> String {
     text.chars().map(|one| if one.is_control() { '�' } else { one }).collect()
 }
 

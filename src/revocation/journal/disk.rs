@@ -211,7 +211,7 @@ const TALLY: TableDefinition<(), (u64, u64)> = TableDefinition::new("tally");
 const MOST: u64 = 1 << 28;
 
 /// redb's own memory; everything is in ours as well, so it need not be large.
-const CACHE: usize = 16 << 20;
+pub const CACHE: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {
