@@ -96,7 +96,8 @@ fn wrong_usage_exits_with_64() {
 
 #[test]
 fn help_is_no_error_and_shows_an_example() {
-    for command in ["", "run", "check", "sign", "explain", "revoke", "unrevoke", "status", "demo", "completions", "man"]
+    for command in
+        ["", "run", "check", "sign", "explain", "revoke", "unrevoke", "status", "doctor", "demo", "completions", "man"]
     {
         let arguments = [command, "--help"];
         let arguments = if command.is_empty() { &arguments[1..] } else { &arguments[..] };
@@ -110,7 +111,7 @@ fn help_is_no_error_and_shows_an_example() {
 fn a_bad_config_exits_with_78_and_every_complaint_has_its_place() {
     let folder = Folder::new("cli-bad");
     let config = folder.write("bad.toml", "dialect = \"walet\"\nlisten = 5\nupstrem = \"a\"\n");
-    for command in ["check", "run"] {
+    for command in ["check", "run", "doctor"] {
         let (code, stdout, stderr) = output(&[command, "--config", &config]);
         assert_eq!((code, stdout.as_str()), (78, ""));
         for place in [":1:11: ", ":2:10: ", ":3:1: ", ":1:1: "] {

@@ -141,7 +141,7 @@ async fn a_thousand_idle_connections_take_little_and_hinder_nobody() {
     }
     assert_eq!(running.send(&call).await, 200);
     let each = running.resident().saturating_sub(before) * 1024 / 1_000;
-    assert!(each <= 50_000, "{each} bytes each");
+    assert!(each as u64 <= portcullis::footprint::CONNECTION, "{each} bytes each");
 }
 
 #[tokio::test]

@@ -60,6 +60,7 @@ mod sight;
 mod spans;
 
 mod demo;
+mod doctor;
 mod explain;
 mod guides;
 mod manual;

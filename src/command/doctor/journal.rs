@@ -38,7 +38,7 @@ pub fn look(folder: &Path, capacity: u64, shared: bool, mounts: &str) -> Shelf {
     let folder = absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let there = folder.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("/"));
     let space = statvfs(there).ok();
-    let lengths = files(&folder).iter().filter_map(|file| fs::metadata(file).ok()).map(|about| about.len());
+    let lengths = files(&folder).into_iter().filter_map(|file| fs::metadata(file).ok()).map(|about| about.len());
     Shelf {
         exists: there == folder,
         refusal: refusal(there),

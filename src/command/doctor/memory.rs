@@ -40,8 +40,8 @@ pub fn judge(footprint: &Footprint, limit: Option<u64>) -> Finding {
 /// The arithmetic: what, how many, how much.
 fn shown(parts: &[Part]) -> String {
     let part = |part: &Part| match part.count {
-        1 => format!("{} {}", part.what, bytes(part.bytes)),
-        count => format!("{count} {} {}", part.what, bytes(part.bytes)),
+        1 => format!("{} for {}", bytes(part.bytes), part.what),
+        count => format!("{} for {count} {}", bytes(part.bytes), part.what),
     };
     parts.iter().map(part).collect::<Vec<_>>().join(", ")
 }
@@ -70,8 +70,8 @@ mod tests {
         assert_eq!(
             [found.found, found.advice].concat(),
             [
-                "the container may take 79 MiB, and it may grow to 80 MiB: the program itself 32 MiB, 1000 connections 48 MiB",
-                "and by 64 MiB while everybody sends the largest there is: 1000 bodies 64 MiB; over HTTP/2 up to 7.0 GiB of bodies",
+                "the container may take 79 MiB, and it may grow to 80 MiB: 32 MiB for the program itself, 48 MiB for 1000 connections",
+                "and by 64 MiB while everybody sends the largest there is: 64 MiB for 1000 bodies; over HTTP/2 up to 7.0 GiB of bodies",
                 "raise resources.limits.memory to 80Mi or more, or lower limits.connections, revocation.capacity or replay.capacity",
             ]
         );

@@ -10,8 +10,6 @@ use crate::command::operate::reachable;
 
 /// What it said.
 pub struct Asked {
-    /// Where it was asked.
-    pub admin: String,
     /// Its `/status`.
     pub status: Result<Value, String>,
     /// Whether `/readyz` says that it is ready.
@@ -20,10 +18,9 @@ pub struct Asked {
 
 /// Asks the one at `admin`.
 pub async fn ask(admin: &str) -> Asked {
-    let admin = admin.to_owned();
-    let addresses = match reachable(&admin) {
+    let addresses = match reachable(admin) {
         Ok(addresses) => addresses,
-        Err(fault) => return Asked { admin, status: Err(fault.to_string()), ready: false },
+        Err(fault) => return Asked { status: Err(fault.to_string()), ready: false },
     };
     let get = async |path| Call::new("GET", path).send(&addresses, PATIENCE).await;
     let status = get("/status").await.and_then(|reply: Reply| match serde_json::from_str(&reply.body) {
@@ -31,7 +28,7 @@ pub async fn ask(admin: &str) -> Asked {
         Ok(_) | Err(_) => Err(format!("what answers there is no Portcullis: {} to GET /status", reply.status)),
     });
     let ready = status.is_ok() && get("/readyz").await.is_ok_and(|reply| reply.status == 200);
-    Asked { admin, status, ready }
+    Asked { status, ready }
 }
 
 /// Whether it does well.
@@ -107,7 +104,7 @@ mod tests {
             "revocations": { "journal_failing": false, "sharing": null },
         });
         change(&mut status);
-        let found = judge(Some(&Asked { admin: "127.0.0.1:9901".to_owned(), status: Ok(status), ready }));
+        let found = judge(Some(&Asked { status: Ok(status), ready }));
         found.into_iter().map(|finding| (finding.verdict, finding.found.join(" "))).collect()
     }
 
@@ -136,7 +133,7 @@ mod tests {
             assert!(found[0].1.contains(word), "{found:?}");
         }
         assert_eq!(judged(|_| (), false)[0].0, Verdict::Wrong);
-        let away = Asked { admin: "127.0.0.1:1".to_owned(), status: Err("nothing listens".to_owned()), ready: false };
+        let away = Asked { status: Err("nothing listens".to_owned()), ready: false };
         assert_eq!(judge(Some(&away))[0].verdict, Verdict::Unknown);
     }
 }

@@ -274,6 +274,22 @@ mod tests {
         assert_eq!(disk.contents().distinct()[&all[0]], Kept { until: LATER, ..pardoned });
     }
 
+    #[test]
+    fn a_file_is_no_larger_than_it_is_counted_with() {
+        const MANY: u64 = 40_000;
+        let file = File::new("large");
+        let disk = file.open();
+        let all: Vec<_> = (0..MANY).map(token).collect();
+        for until in [LATER, LATER + 1] {
+            for some in all.chunks(512) {
+                disk.commit(some.iter().map(|token| (token, kept(until), 0))).unwrap();
+            }
+        }
+        let length = std::fs::metadata(&file.0).unwrap().len();
+        let room = crate::revocation::journal::Journal::room(MANY);
+        assert!(length <= room, "{length} bytes, of {room}");
+    }
+
     /// Bytes all over the file and in the records are turned, one at a time: nothing of what was written may change
     /// without being noticed.
     #[test]
