@@ -141,7 +141,7 @@ impl Examining<'_> {
         let mut files: Vec<_> = others.iter().filter_map(|path| modes::look(path, false)).collect();
         files.extend(secrets.iter().filter_map(|path| modes::look(path, true)));
         if let Some(folder) = &self.settings.revocation.journal {
-            files.extend(journal::accesses(folder));
+            files.extend(journal::accesses(folder, &self.machine.mounts()));
         }
         [vec![mounts::judge(&self.machine.mounts(), &all)], modes::judge(&files, own)].concat()
     }

@@ -68,6 +68,9 @@ impl Journal {
     /// Bytes of memory that it takes beside what is known of tokens.
     pub const MEMORY: u64 = disk::CACHE as u64;
 
+    /// The file in its folder with the key that its digests are made with.
+    pub const KEY: &str = KEY;
+
     /// Bytes on disk that so many records take at most.
     pub fn room(records: u64) -> u64 {
         records.saturating_mul(ON_DISK).saturating_add(EMPTY)

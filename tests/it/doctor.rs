@@ -14,7 +14,7 @@ use crate::binary::{Running, portcullis};
 use crate::certificates::{Authority, client};
 use crate::leaks::spellings;
 use crate::redis_server::RedisServer;
-use crate::world::{Connection, Folder, Pam, Request, answer, betstack, operator, root, valkyrie, wallet};
+use crate::world::{Connection, Folder, Pam, answer, betstack, operator, root, valkyrie, wallet};
 
 /// What it found: its exit code, and what it printed.
 struct Examined {
@@ -298,13 +298,14 @@ async fn what_the_guide_shows_is_what_it_says() {
     let shown = guide.split_once("\n```text\n").unwrap().1.split_once("\n```\n").unwrap().0.to_owned();
     let folder = Folder::new("doctor-guide");
     let config = with_a_secret_file(&folder, 0o644);
-    let journal = folder.path().join("journal").display().to_string();
+    let volume = folder.path().join("volume").display().to_string();
+    let journal = format!("{volume}/journal");
     let pam = Pam::start().await;
     pam.answer_with(|_| dated(SystemTime::now()));
     let upstream = pam.address.to_string();
     let set = format!("revocation.journal={journal}");
     let running = Running::start_at(&config, &upstream, &["--admin", "0.0.0.0:0", "--set", &set, "--set", "threads=2"]);
-    let mounts = format!("5 1 254:1 /pods/1/volumes/kubernetes.io~empty-dir/j {journal} rw - ext4 /dev/vda1 rw\n");
+    let mounts = format!("5 1 254:1 /pods/1/volumes/kubernetes.io~empty-dir/j {volume} rw - ext4 /dev/vda1 rw\n");
     let machine = machine(&folder, &[("proc/self/mountinfo", &mounts), ("sys/fs/cgroup/memory.max", "268435456\n")]);
     // Listeners are those of the real machine.
     symlink("/proc/net", folder.path().join("machine/proc/net")).unwrap();
@@ -318,7 +319,7 @@ async fn what_the_guide_shows_is_what_it_says() {
     let text = run(command).await.text;
     let admin = running.admin.rsplit_once(':').unwrap().1;
     let text = text.replace(&upstream, "127.0.0.1:9000").replace(&format!("0.0.0.0:{admin}"), "0.0.0.0:9901");
-    let text = text.replace(&journal, "/var/lib/portcullis").replace(folder.path().to_str().unwrap(), "/etc/portcullis");
+    let text = text.replace(&volume, "/var/lib/portcullis").replace(folder.path().to_str().unwrap(), "/etc/portcullis");
     let put = |line: &str, from: &str, to: &str, instead: &str| {
         let (before, behind) = line.split_once(from).unwrap();
         let (_, behind) = behind.split_once(to).unwrap_or_default();

@@ -40,7 +40,7 @@ mod tests {
     fn fewer_descriptors_than_connections_are_wrong() {
         let text = "dialect = \"valkyrie\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"\n[[caller]]\nname = \"a\"\n\
                     bearer = { env = \"A\" }\n";
-        let secret = |_: &str| Some("a-secret-of-some-length".to_owned());
+        let secret = |name: &str| (name == "A").then(|| "a-secret-of-some-length".to_owned());
         let settings = Settings::parse(text, &Flags::default(), &secret, DigestKey::new([7; 32])).unwrap();
         let judged = |descriptors| judge(&settings.limits, descriptors).verdict;
         assert_eq!(judged(Some(1 << 20)), Verdict::Sound);

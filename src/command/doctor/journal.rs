@@ -9,7 +9,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::finding::{Finding, bytes};
 use super::modes::{self, Access};
-use crate::reload::mounts::{Mount, holding};
+use crate::reload::mounts::{Mount, by_themselves, holding};
 use crate::revocation::journal::Journal;
 
 /// What is known of a journal's folder.
@@ -51,9 +51,13 @@ pub fn look(folder: &Path, capacity: u64, shared: bool, mounts: &str) -> Shelf {
     }
 }
 
-/// The folder and what lies in it, all of which is ours alone.
-pub fn accesses(folder: &Path) -> Vec<Access> {
-    [vec![folder.to_owned()], files(folder)].concat().iter().filter_map(|path| modes::look(path, true)).collect()
+/// The folder, which should be ours alone, and what lies in it. Of that, only the key is a secret: tokens are digests.
+pub fn accesses(folder: &Path, mounts: &str) -> Vec<Access> {
+    let volume = !by_themselves(mounts, [folder].into_iter()).is_empty();
+    let folder = modes::look(folder, true).map(|access| Access { volume, ..access });
+    let inside = folder.iter().flat_map(|folder| files(&folder.path)).collect::<Vec<_>>();
+    let inside = inside.iter().filter_map(|path| modes::look(path, path.ends_with(Journal::KEY)));
+    folder.into_iter().chain(inside).collect()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -7,34 +7,33 @@ use crate::footprint::{Footprint, Part, sum};
 pub fn judge(footprint: &Footprint, limit: Option<u64>) -> Finding {
     let (full, flood) = (sum(&footprint.full), sum(&footprint.flood));
     let worst = full.saturating_add(flood);
-    let grown = format!("it may grow to {}: {}", bytes(full), shown(&footprint.full));
-    let flooded = format!(
-        "and by {} while everybody sends the largest there is: {}; over HTTP/2 up to {} of bodies",
-        bytes(flood),
-        shown(&footprint.flood),
-        bytes(footprint.streamed)
-    );
+    let grown = format!("it may grow to {}", bytes(full));
+    let sums = |finding: Finding| {
+        let flooded = format!(
+            "and by {} more while everybody sends the largest there is (over HTTP/2 by up to {}):",
+            bytes(flood),
+            bytes(footprint.streamed)
+        );
+        finding.and(shown(&footprint.full)).and(flooded).and(shown(&footprint.flood))
+    };
     let Some(limit) = limit else {
-        return Finding::unknown(MEMORY, grown)
-            .and(flooded)
-            .and("no memory limit is to be seen here")
+        return sums(Finding::unknown(MEMORY, format!("no memory limit is to be seen here; {grown}:")))
             .advise(format!("set resources.limits.memory: {} or more", mebibytes(full)));
     };
     let of = format!("the container may take {}", bytes(limit));
     let less = "lower limits.connections, revocation.capacity or replay.capacity";
     if full > limit {
-        return Finding::wrong(MEMORY, format!("{of}, and {grown}"))
-            .and(flooded)
+        return sums(Finding::wrong(MEMORY, format!("{of}, and {grown}:")))
             .advise(format!("raise resources.limits.memory to {} or more, or {less}", mebibytes(full)));
     }
     if worst > limit {
-        return Finding::unknown(MEMORY, format!("{of}; {grown}")).and(flooded).advise(format!(
+        return sums(Finding::unknown(MEMORY, format!("{of}; {grown}:"))).advise(format!(
             "where strangers can connect, raise resources.limits.memory to {}, or lower limits.connections, limits.body, \
              limits.streams, limits.in_flight or limits.answer",
             mebibytes(worst)
         ));
     }
-    Finding::sound(MEMORY, format!("{of}; {grown}")).and(flooded)
+    sums(Finding::sound(MEMORY, format!("{of}; {grown}:")))
 }
 
 /// The arithmetic: what, how many, how much.
@@ -70,8 +69,10 @@ mod tests {
         assert_eq!(
             [found.found, found.advice].concat(),
             [
-                "the container may take 79 MiB, and it may grow to 80 MiB: 32 MiB for the program itself, 48 MiB for 1000 connections",
-                "and by 64 MiB while everybody sends the largest there is: 64 MiB for 1000 bodies; over HTTP/2 up to 7.0 GiB of bodies",
+                "the container may take 79 MiB, and it may grow to 80 MiB:",
+                "32 MiB for the program itself, 48 MiB for 1000 connections",
+                "and by 64 MiB more while everybody sends the largest there is (over HTTP/2 by up to 7.0 GiB):",
+                "64 MiB for 1000 bodies",
                 "raise resources.limits.memory to 80Mi or more, or lower limits.connections, revocation.capacity or replay.capacity",
             ]
         );

@@ -13,6 +13,8 @@ pub struct Access {
     pub path: PathBuf,
     /// Holds a secret.
     pub secret: bool,
+    /// A volume is mounted there: what may be done to it the cluster decides, and no chmod.
+    pub volume: bool,
     /// The permission bits.
     pub mode: u32,
     /// Who owns it.
@@ -22,7 +24,7 @@ pub struct Access {
 /// Looks at a file, where it is there.
 pub fn look(path: &Path, secret: bool) -> Option<Access> {
     let about = fs::metadata(path).ok()?;
-    Some(Access { path: path.to_owned(), secret, mode: about.mode() & 0o7777, owner: about.uid() })
+    Some(Access { path: path.to_owned(), secret, volume: false, mode: about.mode() & 0o7777, owner: about.uid() })
 }
 
 /// A finding for each file of which more is allowed than should be, or one for all of them. `own` is the user that we are.
@@ -42,8 +44,14 @@ pub fn judge(files: &[Access], own: u32) -> Vec<Finding> {
 }
 
 fn fault(file: &Access, own: u32) -> Option<Finding> {
-    let Access { path, secret, mode, owner } = file;
+    let Access { path, secret, volume, mode, owner } = file;
     let path = path.display();
+    if *volume {
+        // Its group is ours, by fsGroup; an emptyDir without one is everybody's.
+        let found = format!("{path} is a volume that everybody may write to (mode {mode:04o}), as an emptyDir is");
+        let inside = format!("name a folder in it, such as {path}/journal: it is made for its owner alone");
+        return (mode & WRITTEN_BY_ALL != 0).then(|| Finding::unknown(MODES, found).advise(inside));
+    }
     if *secret && mode & READ_BY_ALL != 0 {
         let found = format!("{path} holds a secret, and everybody may read it (mode {mode:04o})");
         return Some(Finding::wrong(MODES, found).advise(
@@ -65,6 +73,8 @@ const MODES: &str = "modes";
 
 const READ_BY_ALL: u32 = 0o004;
 
+const WRITTEN_BY_ALL: u32 = 0o002;
+
 const WRITTEN_BY_OTHERS: u32 = 0o022;
 
 #[cfg(test)]
@@ -73,7 +83,15 @@ mod tests {
     use super::*;
 
     fn access(secret: bool, mode: u32, owner: u32) -> Access {
-        Access { path: "/run/secrets/key".into(), secret, mode, owner }
+        Access { path: "/run/secrets/key".into(), secret, volume: false, mode, owner }
+    }
+
+    #[test]
+    fn a_volume_is_its_groups_and_should_not_be_everybodys() {
+        for (mode, expected) in [(0o2770, Verdict::Sound), (0o2777, Verdict::Unknown), (0o777, Verdict::Unknown)] {
+            let volume = Access { volume: true, ..access(true, mode, 0) };
+            assert_eq!(judge(&[volume], 65532)[0].verdict, expected, "{mode:o}");
+        }
     }
 
     #[test]
