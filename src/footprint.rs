@@ -57,7 +57,7 @@ impl Footprint {
             full.push(Part { bytes, ..part("tokens that live", revocation.capacity, 0) });
         }
         if revocation.journal.is_some() {
-            full.push(part("the journal's own", 1, Journal::MEMORY));
+            full.push(part("the journal's cache", 1, Journal::MEMORY));
         }
         if settings.dialect.signature.as_ref().is_some_and(|scheme| scheme.once) {
             let count = settings.replay_capacity.saturating_mul(callers);

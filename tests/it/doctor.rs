@@ -82,8 +82,10 @@ async fn all_is_well_and_the_pam_is_asked_one_harmless_thing() {
     let pam = Pam::start().await;
     pam.answer_with(|_| dated(SystemTime::now()));
     let upstream = pam.address.to_string();
-    let running = Running::start("config/betstack.toml", &upstream, &[]);
-    let arguments = ["--config", "config/betstack.toml", "--upstream", &upstream, "--admin", &running.admin];
+    let folder = Folder::new("doctor-well");
+    let config = with_usual_mode(&folder, "betstack.toml");
+    let running = Running::start(&config, &upstream, &[]);
+    let arguments = ["--config", &config, "--upstream", &upstream, "--admin", &running.admin];
     let examined = examine(&arguments).await;
     for sound in ["✓ pam", "✓ bypass", "✓ admin", "✓ clock", "✓ mounts", "✓ modes", "✓ running"] {
         assert!(examined.has(sound), "{sound}\n{}", examined.text);
@@ -111,8 +113,48 @@ async fn a_pam_that_listens_at_every_address_can_be_gone_around() {
 #[tokio::test]
 async fn a_pam_that_is_away_is_wrong_and_the_rest_is_examined_all_the_same() {
     let examined = examine(&["--config", "config/betstack.toml", "--upstream", "127.0.0.1:1"]).await;
-    assert!(examined.has("✗ pam") && examined.has("? bypass") && examined.has("✓ modes"), "{}", examined.text);
+    assert!(examined.has("✗ pam") && examined.has("? bypass") && examined.has("✓ mounts"), "{}", examined.text);
     assert_eq!(examined.code, 1);
+}
+
+#[tokio::test]
+async fn a_pam_under_tls_is_reached_by_its_authority_and_is_wrong_under_another() {
+    let folder = Folder::new("doctor-pam-tls");
+    let authority = Authority::new("doctor-pam");
+    let pam = Pam::over_tls(authority.issue(&["127.0.0.1"]).server(None)).await;
+    pam.answer_with(|_| dated(SystemTime::now()));
+    let right = folder.write("right.pem", &authority.pem);
+    let wrong = folder.write("wrong.pem", &Authority::new("stranger").pem);
+    for (ca, mark) in [(right, "✓ pam"), (wrong, "✗ pam")] {
+        let set = format!("upstream_tls.ca={ca}");
+        let upstream = pam.address.to_string();
+        let examined = examine(&["--config", "config/wallet.toml", "--upstream", &upstream, "--set", &set]).await;
+        assert!(examined.has(mark) && examined.has("✓ expiry"), "{}", examined.text);
+    }
+    pam.only_request();
+}
+
+#[tokio::test]
+async fn a_pam_that_speaks_http2_is_asked_the_same() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap().to_string();
+    let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // The connections that try the pod's addresses say nothing.
+            let Ok(mut connection) = h2::server::handshake(stream).await else { continue };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                told.send((request.method().clone(), request.uri().path().to_owned())).unwrap();
+                let answer = http::Response::builder().status(204).body(()).unwrap();
+                respond.send_response(answer, true).unwrap();
+            }
+        }
+    });
+    let set = ["--set", "upstream_protocol=http2"];
+    let examined = examine(&[&["--config", "config/wallet.toml", "--upstream", &upstream], &set[..]].concat()).await;
+    assert!(examined.has("✓ pam"), "{}", examined.text);
+    assert_eq!(asked.recv().await.unwrap(), (http::Method::OPTIONS, "*".to_owned()));
+    assert!(asked.try_recv().is_err());
 }
 
 #[tokio::test]
@@ -134,6 +176,14 @@ async fn a_clock_that_is_ten_minutes_off_is_wrong_where_callers_sign_the_time() 
     assert!(examined.has("✓ pam") && examined.has("? clock"), "{}", examined.text);
 }
 
+/// A config of the repository, with the mode that it has in a container whatever it was checked out with.
+fn with_usual_mode(folder: &Folder, name: &str) -> String {
+    let text = std::fs::read_to_string(root().join("config").join(name)).unwrap();
+    let config = folder.write(name, &text);
+    chmod(Path::new(&config), 0o644);
+    config
+}
+
 /// A config whose secret is a file, mounted as Kubernetes does: a link through `..data`, which is a link itself.
 fn with_a_secret_file(folder: &Folder, mode: u32) -> String {
     std::fs::create_dir_all(folder.path().join("secret/..now")).unwrap();
@@ -145,7 +195,9 @@ fn with_a_secret_file(folder: &Folder, mode: u32) -> String {
     let text = std::fs::read_to_string(root().join("config/betstack.toml")).unwrap();
     let text = text.replace("{ env = \"BETSTACK_SECRET\" }", "{ file = \"secret/key\" }");
     assert!(text.contains("secret/key"));
-    folder.write("betstack.toml", &text)
+    let config = folder.write("betstack.toml", &text);
+    chmod(Path::new(&config), 0o644);
+    config
 }
 
 #[tokio::test]
@@ -194,12 +246,13 @@ async fn a_config_that_may_grow_beyond_the_memory_limit_is_wrong() {
 #[tokio::test]
 async fn the_journal_of_one_that_runs_is_examined_and_left_alone() {
     let folder = Folder::new("doctor-journal");
+    let config = with_usual_mode(&folder, "wallet.toml");
     let journal = folder.path().join("journal");
     let set = format!("revocation.journal={}", journal.display());
     let pam = Pam::start().await;
     pam.answer_with(|_| answer(200, r#"{"status":true}"#));
     let upstream = pam.address.to_string();
-    let running = Running::start("config/wallet.toml", &upstream, &["--set", &set]);
+    let running = Running::start(&config, &upstream, &["--set", &set]);
     let listed = || {
         let entries = std::fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().file_name());
         entries.collect::<std::collections::BTreeSet<_>>()
@@ -210,7 +263,7 @@ async fn the_journal_of_one_that_runs_is_examined_and_left_alone() {
     let usual = "22 1 254:1 / / rw - ext4 /dev/vda1 rw\n";
     for (mounts, mark) in [(usual.to_owned(), "✓ journal"), (format!("{usual}{empty}"), "? journal")] {
         let root = machine(&folder, &[("proc/self/mountinfo", &mounts)]);
-        let arguments = ["--config", "config/wallet.toml", "--upstream", &upstream, "--set", &set];
+        let arguments = ["--config", &config, "--upstream", &upstream, "--set", &set];
         let examined = examine(&[&arguments[..], &["--admin", &running.admin, "--root", &root]].concat()).await;
         assert!(examined.has(mark) && examined.has("✓ modes") && examined.has("✓ running"), "{}", examined.text);
     }
@@ -218,7 +271,7 @@ async fn the_journal_of_one_that_runs_is_examined_and_left_alone() {
     assert_eq!(running.send(&wallet::signed("terminate", &wallet::body("t"))).await, 200);
     assert_eq!(running.send(&wallet::signed("debit", &wallet::body("t"))).await, 401);
     chmod(&journal.join("digest.key"), 0o644);
-    let arguments = ["--config", "config/wallet.toml", "--upstream", &upstream, "--set", &set];
+    let arguments = ["--config", &config, "--upstream", &upstream, "--set", &set];
     let examined = examine(&arguments).await;
     assert!(examined.has("✗ modes") && examined.text.contains("digest.key"), "{}", examined.text);
 }

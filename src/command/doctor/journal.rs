@@ -51,12 +51,15 @@ pub fn look(folder: &Path, capacity: u64, shared: bool, mounts: &str) -> Shelf {
     }
 }
 
-/// The folder, which should be ours alone, and what lies in it. Of that, only the key is a secret: tokens are digests.
+/// The folder, which should be ours alone, and what lies in it. Of that, only the key is a secret: tokens are digests, and
+/// what may be done to them counts where others may enter the folder.
 pub fn accesses(folder: &Path, mounts: &str) -> Vec<Access> {
     let volume = !by_themselves(mounts, [folder].into_iter()).is_empty();
     let folder = modes::look(folder, true).map(|access| Access { volume, ..access });
     let inside = folder.iter().flat_map(|folder| files(&folder.path)).collect::<Vec<_>>();
+    let entered = folder.as_ref().is_some_and(|folder| folder.mode & ENTERED_BY_OTHERS != 0);
     let inside = inside.iter().filter_map(|path| modes::look(path, path.ends_with(Journal::KEY)));
+    let inside = inside.filter(|access| access.secret || entered);
     folder.into_iter().chain(inside).collect()
 }
 
@@ -131,6 +134,8 @@ fn survival(found: String, shelf: &Shelf) -> Finding {
         Some(_) | None => Finding::sound(JOURNAL, found),
     }
 }
+
+const ENTERED_BY_OTHERS: u32 = 0o011;
 
 const JOURNAL: &str = "journal";
 

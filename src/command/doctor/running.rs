@@ -108,6 +108,8 @@ mod tests {
         found.into_iter().map(|finding| (finding.verdict, finding.found.join(" "))).collect()
     }
 
+    type Change = fn(&mut Value);
+
     #[test]
     fn one_that_does_well_has_one_line() {
         let found = judged(|_| (), true);
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn each_trouble_has_a_line_of_its_own() {
-        let cases: [(fn(&mut Value), Verdict, &str); 5] = [
+        let cases: [(Change, Verdict, &str); 5] = [
             (|status| status["version"] = json!("0.0.1"), Verdict::Unknown, "0.0.1"),
             (|status| status["config"]["rejected"] = json!(["a.toml:1:1: no"]), Verdict::Wrong, "a.toml:1:1: no"),
             (|status| status["revocations"]["journal_failing"] = json!(true), Verdict::Wrong, "journal"),
