@@ -8,9 +8,12 @@ use std::thread;
 use crate::config::Settings;
 use crate::credential::password::StoredHash;
 use crate::credential::replay::Replays;
+use crate::lockout;
 use crate::log;
+use crate::proxy::memory::MOST_ADDRESSES;
 use crate::revocation::index::Index;
 use crate::revocation::journal::Journal;
+use crate::revocation::presumed;
 use crate::revocation::sightings::Sightings;
 
 /// What a process with a config may come to take.
@@ -78,6 +81,15 @@ impl Footprint {
             part("answers of the PAM", in_flight, held),
             part("lines of the log", log::WAITING as u64, LINE),
         ];
+        if limits.lockout.is_some() {
+            flood.push(part("addresses that fail", lockout::MOST_ADDRESSES as u64, FAILING));
+        }
+        if limits.rate_per_address > 0 {
+            flood.push(part("addresses that call", MOST_ADDRESSES as u64, CALLING));
+        }
+        if revocation.learn.is_some() {
+            flood.push(part("tokens that the PAM called dead", presumed::MOST, PRESUMED));
+        }
         if let Some(spans) = &settings.spans {
             flood.push(part("spans", u64::try_from(spans.queue).unwrap_or(u64::MAX), SPAN));
         }
@@ -112,3 +124,56 @@ const LINE: u64 = 1 << 10;
 
 /// A span that waits, with the names of what it belongs to.
 const SPAN: u64 = 2 << 10;
+
+/// An address with as many claims as are counted by themselves, in a table of 64 places.
+const FAILING: u64 = 4 << 10;
+
+/// An address in the two tables of which one takes over from the other.
+const CALLING: u64 = 128;
+
+/// A token in a cache that evicts.
+const PRESUMED: u64 = 320;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+    use crate::secret::DigestKey;
+
+    fn footprint(more: &str, connections: u32) -> Footprint {
+        let text = format!(
+            "dialect = \"betstack\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n{more}\n\
+             [[caller]]\nname = \"a\"\nsigning = [ {{ id = \"1\", key = {{ env = \"A\" }} }} ]\n"
+        );
+        let secret = |name: &str| matches!(name, "A" | "B").then(|| format!("a-secret-of-some-length-{name}"));
+        let settings = Settings::parse(&text, &Flags::default(), &secret, DigestKey::new([7; 32])).unwrap();
+        Footprint::of(&settings, connections)
+    }
+
+    fn named(parts: &[Part]) -> Vec<(&str, u64)> {
+        parts.iter().map(|part| (part.what, part.count)).collect()
+    }
+
+    #[test]
+    fn what_is_turned_on_is_counted_and_what_is_not_is_not() {
+        let few = footprint("limits = { lockout.failures = 0 }", 10_000);
+        let full = ["the program itself", "tokens that ended", "signed messages", "connections"];
+        assert_eq!(named(&few.full).into_iter().map(|(what, _)| what).collect::<Vec<_>>(), full);
+        assert_eq!(named(&few.flood).len(), 3);
+        let more = "admin_token = { env = \"B\" }\nlimits = { rate_per_address = 5, connections = 20 }\n\
+                    revocation = { journal = \"/j\", learn = \"1s\" }";
+        let many = footprint(more, 10);
+        let expected = [("tokens that live", 1_000_000), ("the journal's cache", 1), ("connections", 10)];
+        assert!(expected.iter().all(|part| named(&many.full).contains(part)), "{many:?}");
+        let expected = [("bodies", 10), ("addresses that fail", 10_000), ("addresses that call", 100_000)];
+        assert!(expected.iter().all(|part| named(&many.flood).contains(part)), "{many:?}");
+        assert_eq!(many.streamed, 10 * 100 * (64 << 10));
+    }
+
+    #[test]
+    fn a_sum_is_that_of_its_parts_and_ends_where_numbers_do() {
+        let part = |bytes| Part { what: "x", count: 1, bytes };
+        assert_eq!(sum(&[part(1), part(2)]), 3);
+        assert_eq!(sum(&[part(1), part(u64::MAX)]), u64::MAX);
+    }
+}

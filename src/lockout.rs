@@ -132,7 +132,7 @@ impl Table {
 }
 
 /// Addresses with failures: more than one attacker has, unless it is many.
-const MOST_ADDRESSES: usize = 10_000;
+pub const MOST_ADDRESSES: usize = 10_000;
 
 /// What is claimed at one address and counted by itself; what is claimed beyond that is counted together.
 const MOST_CLAIMS: usize = 32;

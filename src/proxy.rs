@@ -33,7 +33,7 @@ mod http1;
 mod http2;
 mod leave;
 pub mod listener;
-mod memory;
+pub(crate) mod memory;
 mod places;
 mod refused;
 mod secured;

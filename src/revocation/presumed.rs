@@ -38,7 +38,7 @@ impl Presumed {
 }
 
 /// At a few hundred bytes each. A flood of more different tokens is none that remembering them stops.
-const MOST: u64 = 100_000;
+pub const MOST: u64 = 100_000;
 
 #[cfg(test)]
 mod tests {
