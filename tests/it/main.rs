@@ -51,6 +51,7 @@ mod store_faults;
 mod unserved;
 mod upstream;
 
+mod alerts;
 mod canaries;
 mod leaks;
 mod lines;

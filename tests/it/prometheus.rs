@@ -350,7 +350,7 @@ async fn with_tls() -> World {
 }
 
 /// The real program, with a folder of its own.
-struct Prometheus {
+pub struct Prometheus {
     address: std::net::SocketAddr,
     child: Child,
     _folder: Folder,
@@ -358,13 +358,20 @@ struct Prometheus {
 
 impl Prometheus {
     async fn start(target: &str) -> Prometheus {
-        let folder = Folder::new("prometheus");
+        Prometheus::start_with(target, "").await
+    }
+
+    /// The same with more lines at the end of its config.
+    pub async fn start_with(target: &str, more: &str) -> Prometheus {
+        let port = free_port();
+        let folder = Folder::new(&format!("prometheus-{port}"));
         let scrape = format!(
-            "global:\n  scrape_interval: 250ms\n  scrape_timeout: 250ms\nscrape_configs:\n  - job_name: portcullis\n    \
-             static_configs:\n      - targets: [\"{target}\"]\n"
+            "global:\n  scrape_interval: 250ms\n  scrape_timeout: 250ms\n  evaluation_interval: 250ms\nscrape_configs:\n  \
+             - job_name: portcullis\n    static_configs:\n      - targets: [\"{target}\"]\n        \
+             labels: {{ namespace: casino }}\n{more}"
         );
         let config = folder.write("prometheus.yml", &scrape);
-        let address = format!("127.0.0.1:{}", free_port());
+        let address = format!("127.0.0.1:{port}");
         let child = Command::new("prometheus")
             .arg(format!("--config.file={config}"))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
@@ -384,24 +391,34 @@ impl Prometheus {
         prometheus
     }
 
-    /// The one value of an expression; `None` when it has none yet.
-    async fn ask(&self, expression: &str) -> Option<f64> {
-        let query: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let request = Request::new("GET", &format!("/api/v1/query?query={query}"));
-        let reply = Connection::to(self.address).await.send(&request).await;
+    /// What a call of its API gives; `None` while it is starting.
+    pub async fn api(&self, target: &str) -> Option<serde_json::Value> {
+        let reply = Connection::to(self.address).await.send(&Request::new("GET", target)).await;
         if reply.status == 503 {
-            // It is still starting.
             return None;
         }
-        let answer = reply.json();
-        assert_eq!(answer["status"], "success", "{expression}: {answer}");
-        let Some(result) = answer["data"]["result"].as_array() else { panic!("{answer}") };
-        assert!(result.len() <= 1, "{expression} has several values: {answer}");
-        result.first()?["value"][1].as_str()?.parse().ok()
+        let mut answer = reply.json();
+        assert_eq!(answer["status"], "success", "{target}: {answer}");
+        Some(answer["data"].take())
+    }
+
+    /// The values of an expression; none while it is starting.
+    pub async fn values(&self, expression: &str) -> Vec<f64> {
+        let query: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = self.api(&format!("/api/v1/query?query={query}")).await.unwrap_or_default();
+        let samples = answer["result"].as_array().map(Vec::as_slice).unwrap_or_default();
+        samples.iter().filter_map(|sample| sample["value"][1].as_str()?.parse().ok()).collect()
+    }
+
+    /// The one value of an expression; `None` when it has none yet.
+    async fn ask(&self, expression: &str) -> Option<f64> {
+        let values = self.values(expression).await;
+        assert!(values.len() <= 1, "{expression} has several values: {values:?}");
+        values.first().copied()
     }
 
     /// Waits until an expression has at least a value.
-    async fn until(&self, expression: &str, least: f64) {
+    pub async fn until(&self, expression: &str, least: f64) {
         let reached = async {
             while self.ask(expression).await.is_none_or(|value| value < least) {
                 breath().await;
