@@ -4,6 +4,7 @@ mod call;
 mod check;
 mod demo;
 mod doctor;
+mod drain;
 mod explain;
 mod manual;
 mod operate;
@@ -39,6 +40,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Status(arguments) => operate::status(*arguments),
         Command::Readiness(arguments) => operate::readiness(arguments),
         Command::Doctor(arguments) => doctor::doctor(*arguments),
+        Command::Drain(arguments) => drain::drain(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man => manual::man(),
@@ -86,6 +88,10 @@ enum Command {
     Readiness(operate::Readiness),
     /// Examine what is around it, from inside its pod: say what is wrong and what to do. Changes nothing.
     Doctor(Box<doctor::Doctor>),
+    /// Tell the portcullis of this container to take its leave, as SIGTERM does: for the preStop hook of a pod.
+    #[command(after_help = "Example:
+  lifecycle: { preStop: { exec: { command: [/portcullis, drain] } } }")]
+    Drain(drain::Drain),
     /// See it work: a small PAM, and telling requests to it through a Portcullis. Needs nothing else.
     Demo(demo::Demo),
     /// Print what makes a shell complete commands and flags.

@@ -87,6 +87,10 @@ impl Running {
         Connection::to(self.listen.parse().unwrap()).await.send(request).await.status
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());

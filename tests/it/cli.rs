@@ -96,9 +96,8 @@ fn wrong_usage_exits_with_64() {
 
 #[test]
 fn help_is_no_error_and_shows_an_example() {
-    for command in
-        ["", "run", "check", "sign", "explain", "revoke", "unrevoke", "status", "doctor", "demo", "completions", "man"]
-    {
+    let commands = ["run", "check", "sign", "explain", "revoke", "unrevoke", "status", "doctor", "drain", "demo"];
+    for command in [""].into_iter().chain(commands).chain(["completions", "man"]) {
         let arguments = [command, "--help"];
         let arguments = if command.is_empty() { &arguments[1..] } else { &arguments[..] };
         let (code, stdout, stderr) = output(arguments);

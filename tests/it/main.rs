@@ -62,8 +62,10 @@ mod spans;
 
 mod demo;
 mod doctor;
+mod drain;
 mod explain;
 mod guides;
+mod image;
 mod manual;
 mod readme;
 mod reference;
