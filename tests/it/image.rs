@@ -23,10 +23,12 @@ fn text(path: &str) -> String {
 fn the_dockerfile_ends_in_an_image_without_a_shell_for_a_user_that_is_a_number() {
     let dockerfile = text("Dockerfile");
     let (build, last) = dockerfile.split_once("\nFROM scratch\n").unwrap();
-    let instructions: Vec<&str> = last.lines().filter(|line| line.starts_with(|one: char| one.is_uppercase())).collect();
+    let instructions: Vec<&str> =
+        last.lines().filter(|line| line.starts_with(|one: char| one.is_uppercase())).collect();
     let words: Vec<&str> = instructions.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(words, ["ARG", "ARG", "LABEL", "COPY", "USER", "STOPSIGNAL", "EXPOSE", "ENTRYPOINT"]);
-    for line in ["COPY --from=build /bare /", "USER 65532:65532", "STOPSIGNAL SIGTERM", "ENTRYPOINT [\"/portcullis\"]"] {
+    for line in ["COPY --from=build /bare /", "USER 65532:65532", "STOPSIGNAL SIGTERM", "ENTRYPOINT [\"/portcullis\"]"]
+    {
         assert!(instructions.contains(&line), "{line}");
     }
     for label in ["title", "description", "licenses", "version", "revision"] {
@@ -56,7 +58,9 @@ fn the_image_the_chart_and_the_overlays_have_the_version_of_the_program() {
     let version = env!("CARGO_PKG_VERSION");
     assert!(text("Dockerfile").contains(&format!("ARG VERSION={version}\n")));
     let chart = text("config/helm/portcullis/Chart.yaml");
-    assert!(chart.contains(&format!("\nversion: {version}\n")) && chart.contains(&format!("\nappVersion: {version}\n")));
+    assert!(
+        chart.contains(&format!("\nversion: {version}\n")) && chart.contains(&format!("\nappVersion: {version}\n"))
+    );
     for family in ["valkyrie", "wallet", "betstack"] {
         let overlay = text(&format!("config/kubernetes/overlays/{family}/kustomization.yaml"));
         assert!(overlay.contains(&format!("newTag: {version}\n")), "{family}");
@@ -167,7 +171,7 @@ async fn in_a_bare_root_that_cannot_be_written_it_serves_each_family_as_a_user_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_in_the_container_makes_process_1_leave() {
     let pod = Pod::of("wallet");
-    let mut running = pod.start(&["--set", "drain.delay=0s"]);
+    let mut running = pod.start(&["--set", "drain.delay=1s"]);
     // What the kubelet's exec does: in the namespaces of the container, as its user.
     let target = inside(&running);
     let mut hook = Command::new("nsenter");
@@ -196,7 +200,8 @@ fn there_is_nothing_else_to_run_in_it() {
     files.sort();
     let known = |file: &str| {
         let library = file.contains("/lib") && file.contains(".so.");
-        let rest = ["/etc/group", "/etc/nsswitch.conf", "/etc/passwd", "/etc/ssl/certs/ca-certificates.crt", "/portcullis"];
+        let rest =
+            ["/etc/group", "/etc/nsswitch.conf", "/etc/passwd", "/etc/ssl/certs/ca-certificates.crt", "/portcullis"];
         library || rest.iter().any(|name| file == format!("{}{name}", pod.place("root")))
     };
     let strange: Vec<&String> = files.iter().filter(|file| !known(file)).collect();
