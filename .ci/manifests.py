@@ -403,6 +403,12 @@ def selects(selector, labels):
 def guide(charts):
     """Every block of YAML in the guide: values by the chart, a kustomization by kustomize, anything else by the schemas."""
     text = (ROOT / "config/guide/kubernetes.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        if not (ROOT / "config/guide" / link).exists():
+            mistakes.append(f"the guide: there is no {link}")
+    for path in re.findall(r"(?<![\w./-])config/[\w./-]+", text):
+        if not (ROOT / path.rstrip(".")).exists():
+            mistakes.append(f"the guide: there is no {path}")
     blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
     if len(blocks) < 3:
         mistakes.append("the guide has lost its YAML")
