@@ -73,8 +73,8 @@ struct Pod {
 }
 
 impl Pod {
-    fn of(family: &str) -> Pod {
-        let folder = Folder::new(&format!("image-{family}"));
+    fn of(family: &str, test: &str) -> Pod {
+        let folder = Folder::new(&format!("image-{family}-{test}"));
         let pod = Pod { folder };
         let bare = pod.place("root");
         let made = Command::new(root().join("config/image/bare-root"))
@@ -150,7 +150,7 @@ fn inside(running: &Running) -> String {
 #[tokio::test]
 async fn in_a_bare_root_that_cannot_be_written_it_serves_each_family_as_a_user_that_may_nothing() {
     for family in ["valkyrie", "wallet", "betstack"] {
-        let pod = Pod::of(family);
+        let pod = Pod::of(family, "serves");
         let running = pod.start(&[]);
         for path in ["/livez", "/readyz"] {
             let reply = Connection::to(running.admin.parse().unwrap()).await.send(&Request::new("GET", path)).await;
@@ -170,7 +170,7 @@ async fn in_a_bare_root_that_cannot_be_written_it_serves_each_family_as_a_user_t
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_in_the_container_makes_process_1_leave() {
-    let pod = Pod::of("wallet");
+    let pod = Pod::of("wallet", "hook");
     let mut running = pod.start(&["--set", "drain.delay=1s"]);
     // What the kubelet's exec does: in the namespaces of the container, as its user.
     let target = inside(&running);
@@ -188,7 +188,7 @@ async fn a_hook_in_the_container_makes_process_1_leave() {
 
 #[test]
 fn there_is_nothing_else_to_run_in_it() {
-    let pod = Pod::of("betstack");
+    let pod = Pod::of("betstack", "files");
     let mut files = Vec::new();
     let mut folders = vec![std::path::PathBuf::from(pod.place("root"))];
     while let Some(folder) = folders.pop() {
