@@ -17,9 +17,10 @@ ARG PROFILE=release
 # The dependencies have a layer of their own, which stays until the lock file changes: they are built for a program that
 # does nothing.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches tests/it \
- && touch src/lib.rs benches/revocation.rs tests/it/main.rs \
- && echo 'fn main() {}' >src/main.rs \
+COPY benches/proxy/Cargo.toml benches/proxy/
+RUN mkdir -p src benches/proxy/src tests/it \
+ && touch src/lib.rs benches/gate.rs benches/revocation.rs tests/it/main.rs \
+ && echo 'fn main() {}' | tee benches/proxy/src/main.rs >src/main.rs \
  && cargo build --locked --profile "$PROFILE" --bin portcullis \
  && rm -r src
 

@@ -50,7 +50,7 @@ fn the_dockerfile_ends_in_an_image_without_a_shell_for_a_user_that_is_a_number()
 fn nothing_is_sent_to_the_build_that_is_not_named() {
     let ignored = text(".dockerignore");
     let lines: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(lines, ["*", "!Cargo.toml", "!Cargo.lock", "!src", "!config"]);
+    assert_eq!(lines, ["*", "!Cargo.toml", "!Cargo.lock", "!src", "!config", "!benches/proxy/Cargo.toml"]);
 }
 
 #[test]
