@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::iter;
 
+use memchr::memchr2;
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -503,20 +504,28 @@ fn unescape(token: &str) -> Result<String, &'static str> {
 
 /// How many bytes there are until whitespace outside of a string; the first byte is outside of any.
 fn run_length(bytes: &[u8]) -> usize {
-    let mut quoted = false;
-    let mut escaped = false;
-    bytes
-        .iter()
-        .position(|byte| {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = quoted,
-                b'"' => quoted = !quoted,
-                _ => return !quoted && is_whitespace(*byte),
-            }
-            false
-        })
-        .unwrap_or(bytes.len())
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        match rest.iter().position(|byte| *byte == b'"' || is_whitespace(*byte)) {
+            Some(stop) if rest.get(stop) == Some(&b'"') => at += stop + 1 + string_length(&rest[stop + 1..]),
+            Some(stop) => return at + stop,
+            None => return bytes.len(),
+        }
+    }
+}
+
+/// How long a string is behind its first quote, its last one included.
+fn string_length(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(stop) = memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
+        if bytes.get(at + stop) == Some(&b'"') {
+            return at + stop + 1;
+        }
+        // Whatever stands behind a backslash ends nothing.
+        at += stop + 2;
+    }
+    bytes.len()
 }
 
 fn is_whitespace(byte: u8) -> bool {

@@ -62,7 +62,7 @@ impl Basic {
         let bytes = STANDARD.decode(text).ok()?;
         let text = Zeroizing::new(String::from_utf8(bytes).ok()?);
         let colon = text.find(':')?;
-        (!text.chars().any(char::is_control)).then_some(Basic { text, colon })
+        (!has_control(&text)).then_some(Basic { text, colon })
     }
 
     /// The user-id; has no colon.
@@ -73,6 +73,14 @@ impl Basic {
     /// The password; may have colons and may be empty.
     pub fn password(&self) -> &str {
         self.text.get(self.colon + 1..).unwrap_or_default()
+    }
+}
+
+/// Beyond ASCII there are control characters too.
+fn has_control(text: &str) -> bool {
+    match text.is_ascii() {
+        true => text.bytes().any(|byte| byte.is_ascii_control()),
+        false => text.chars().any(char::is_control),
     }
 }
 
@@ -116,6 +124,8 @@ mod tests {
             assert_eq!(basic(broken), None, "{broken:?}");
         }
         assert_eq!(basic(&format!("Basic {}", STANDARD.encode("a\0:b"))), None);
+        assert_eq!(basic(&format!("Basic {}", STANDARD.encode("a\x7f:b"))), None);
+        assert_eq!(basic(&format!("Basic {}", STANDARD.encode("a\u{85}:b"))), None);
         assert_eq!(basic(&format!("Basic {}", STANDARD.encode(b"\xff:b"))), None);
     }
 

@@ -96,7 +96,7 @@ impl Message {
                 Part::Literal(bytes) => sink(bytes),
                 Part::Value(Piece::Body, filters) if filters.is_empty() => sink(&view.request.body),
                 Part::Value(Piece::Body, filters) if filters[..] == [Filter::Compact] => {
-                    compact(&view.request.body).for_each(&mut sink);
+                    gather(compact(&view.request.body), &mut sink);
                 }
                 Part::Value(piece, filters) => {
                     let Some(value) = piece.value(view, stamps) else { return false };
@@ -171,6 +171,29 @@ impl Message {
     }
 }
 
+/// Gives what comes in many small slices in fewer, larger ones: each has its price for whoever computes a hash.
+fn gather<'b>(slices: impl Iterator<Item = &'b [u8]>, mut sink: impl FnMut(&[u8])) {
+    let mut gathered = [0; ROOM];
+    let mut length = 0;
+    for slice in slices {
+        if slice.len() > ROOM - length {
+            sink(gathered.get(..length).unwrap_or_default());
+            length = 0;
+        }
+        match gathered.get_mut(length..length + slice.len()) {
+            Some(room) => {
+                room.copy_from_slice(slice);
+                length += slice.len();
+            }
+            None => sink(slice),
+        }
+    }
+    sink(gathered.get(..length).unwrap_or_default());
+}
+
+/// Bytes that are gathered: a few blocks of a hash.
+const ROOM: usize = 256;
+
 impl Piece {
     fn parse(word: &str, wanted: &mut Pointers) -> Result<Piece, String> {
         Ok(match word {
@@ -235,6 +258,27 @@ impl Filter {
             Filter::Base64 => STANDARD.encode(value).into_bytes(),
             Filter::Lower => value.to_ascii_lowercase(),
             Filter::Upper => value.to_ascii_uppercase(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gathered_comes_whole_and_in_order_whatever_its_slices() {
+        let bytes: Vec<u8> = (0..3000_u32).map(|at| at as u8).collect();
+        for sizes in [&[1][..], &[7, 255], &[ROOM], &[ROOM + 1, 3], &[2, 700, 1], &[3000]] {
+            let mut rest = &bytes[..];
+            let slices = sizes.iter().cycle().map_while(|size| {
+                let (slice, behind) = rest.split_at(rest.len().min(*size));
+                rest = behind;
+                (!slice.is_empty()).then_some(slice)
+            });
+            let mut gathered = Vec::new();
+            gather(slices, |slice| gathered.extend_from_slice(slice));
+            assert_eq!(gathered, bytes, "{sizes:?}");
         }
     }
 }
