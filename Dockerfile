@@ -18,8 +18,8 @@ ARG PROFILE=release
 # does nothing.
 COPY Cargo.toml Cargo.lock ./
 COPY benches/proxy/Cargo.toml benches/proxy/
-RUN mkdir -p src benches/proxy/src tests/it \
- && touch src/lib.rs benches/gate.rs benches/revocation.rs tests/it/main.rs \
+RUN mkdir -p src benches/gate benches/proxy/src tests/it \
+ && touch src/lib.rs benches/gate/main.rs benches/revocation.rs tests/it/main.rs \
  && echo 'fn main() {}' | tee benches/proxy/src/main.rs >src/main.rs \
  && cargo build --locked --profile "$PROFILE" --bin portcullis \
  && rm -r src

@@ -40,6 +40,16 @@ fn the_dockerfile_ends_in_an_image_without_a_shell_for_a_user_that_is_a_number()
         assert_eq!(layer.matches("cargo build --locked").count(), 1);
     }
     assert!(dependencies.contains("COPY Cargo.toml Cargo.lock ./\n"));
+    // What the manifest names must be there, or cargo does not begin.
+    let manifest = text("Cargo.toml");
+    let named = manifest.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'));
+    let benches = manifest.split("[[bench]]\nname = \"").skip(1).filter(|bench| !bench.contains("\npath"));
+    let benches = benches.map(|bench| format!("benches/{}.rs", bench.split('"').next().unwrap()));
+    let wanted: Vec<String> = named.map(ToOwned::to_owned).chain(benches).collect();
+    assert!(wanted.len() >= 3, "{wanted:?}");
+    for path in wanted.iter().map(String::as_str).chain(["benches/proxy/Cargo.toml", "benches/proxy/src/main.rs"]) {
+        assert!(dependencies.contains(path), "{path}");
+    }
     assert!(!dockerfile.lines().any(|line| line.starts_with("ADD ")));
     let oldest: u32 = text("Cargo.toml").split("rust-version = \"1.").nth(1).unwrap()[..2].parse().unwrap();
     let base: u32 = build.split("/rust:1.").nth(1).unwrap()[..2].parse().unwrap();

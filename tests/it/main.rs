@@ -53,6 +53,7 @@ mod upstream;
 
 mod alerts;
 mod canaries;
+mod cost;
 mod leaks;
 mod lines;
 mod page;
