@@ -23,7 +23,7 @@ pub fn line(place: &Place) -> io::Result<String> {
         drop((warm, held));
         shown.push(format!("{:.1} KiB", each as f64 / 1024.0));
     }
-    Ok(format!("| memory of an idle connection, of {CONNECTIONS} | {} |", shown.join(" | ")))
+    Ok(format!("| memory of an idle connection, of {CONNECTIONS} | {} | | |", shown.join(" | ")))
 }
 
 fn open(work: &Work, port: u16, count: usize) -> io::Result<Vec<TcpStream>> {

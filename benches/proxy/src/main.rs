@@ -42,13 +42,13 @@ fn main() -> io::Result<()> {
     build()?;
     let folder = std::env::temp_dir().join(format!("side-by-side-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let mut place = Place { binaries: binaries()?, pam: free_port()?, folder };
+    let place = Place { binaries: binaries()?, pam: free_port()?, folder: folder.canonicalize()? };
+    let _left = Left(&place);
     certify(&place)?;
     let _pam = Pam(Command::new(place.binaries.join("pam")).arg(format!("127.0.0.1:{}", place.pam)).spawn()?);
-    place.folder = place.folder.canonicalize()?;
 
-    let mut lines = Vec::new();
-    let mut slow = Vec::new();
+    println!("| work | Portcullis | bare pingora | HAProxy | nginx + Lua | of bare (aim) | of the better (aim) |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
     for work in work::all().into_iter().filter(|work| work.name.to_lowercase().contains(&wanted.to_lowercase())) {
         eprintln!("{}", work.name);
         let peers = start(&work, &place)?;
@@ -72,6 +72,7 @@ fn main() -> io::Result<()> {
                 );
             }
         }
+        println!("{}", line(&work, &peers, &measured));
         if work.wire == Wire::Http1 && work.family != "betstack" {
             let slowest = measured.iter().map(|one| median(&one.per_second)).fold(f64::INFINITY, f64::min);
             let rate = (slowest / 2.0) as u64;
@@ -80,26 +81,13 @@ fn main() -> io::Result<()> {
                     measured.times.extend(load::at_rate(&work, peer, &place, rate, seconds)?);
                 }
             }
-            slow.push(latency_line(&work, rate, &peers, &mut measured));
+            println!("{}", latency_lines(rate, &peers, &mut measured));
         }
-        lines.push(line(&work, &peers, &measured));
     }
-    println!("| work | Portcullis | bare pingora | HAProxy | nginx + Lua | of bare (aim) | of the better (aim) |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    lines.iter().for_each(|line| println!("{line}"));
-    println!();
-    println!(
-        "| work, at requests a second | Portcullis | bare pingora | HAProxy | nginx + Lua | of bare | of the better |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    slow.iter().for_each(|line| println!("{line}"));
     if "idle connections".contains(&wanted.to_lowercase()) {
-        println!();
-        println!("| | Portcullis | bare pingora | HAProxy | nginx + Lua |");
-        println!("| --- | --- | --- | --- | --- |");
         println!("{}", idle::line(&place)?);
     }
-    fs::remove_dir_all(&place.folder)
+    Ok(())
 }
 
 /// Each with the features that are its own: what is built together would share them.
@@ -160,7 +148,7 @@ fn line(work: &Work, peers: &[Peer], measured: &[Measured]) -> String {
     row(work.name, "µs", figure, &format!(" (≤ {bare:.2})"), &format!(" (≤ {better:.2})"))
 }
 
-fn latency_line(work: &Work, rate: u64, peers: &[Peer], measured: &mut [Measured]) -> String {
+fn latency_lines(rate: u64, peers: &[Peer], measured: &mut [Measured]) -> String {
     for measured in measured.iter_mut() {
         measured.times.sort_unstable();
     }
@@ -169,8 +157,8 @@ fn latency_line(work: &Work, rate: u64, peers: &[Peer], measured: &mut [Measured
         let times = &measured.get(at)?.times;
         times.get((times.len() as f64 * share) as usize).map(|time| *time as f64)
     };
-    let p99 = row(&format!("{}, {rate}: 99 %", work.name), "µs", |kind| at(kind, 0.99), " (≤ 1.00)", " (≤ 1.00)");
-    let p50 = row(&format!("{}, {rate}: half", work.name), "µs", |kind| at(kind, 0.5), "", "");
+    let p99 = row(&format!("– at {rate} a second, 99 % within"), "µs", |kind| at(kind, 0.99), " (≤ 1.00)", " (≤ 1.00)");
+    let p50 = row(&format!("– at {rate} a second, half within"), "µs", |kind| at(kind, 0.5), "", "");
     format!("{p50}\n{p99}")
 }
 
@@ -188,6 +176,15 @@ fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// What a run has written, logs above all.
+struct Left<'p>(&'p Place);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0.folder);
+    }
 }
 
 struct Pam(Child);
