@@ -37,7 +37,6 @@ mod store;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -181,12 +180,7 @@ impl Examining<'_> {
         let most = descriptors.map_or(u32::MAX, |most| most_connections(most, settings.limits.in_flight));
         let hashes =
             settings.callers.iter().any(|caller| caller.basic.as_ref().is_some_and(|basic| !basic.hashed.is_empty()));
-        let threads = cpu::Threads {
-            threads: settings.threads,
-            quota: cgroup::cores(&read),
-            cores: thread::available_parallelism().map_or(1, usize::from),
-            hashes,
-        };
+        let threads = cpu::Threads { threads: settings.threads, quota: cgroup::cores(&read), hashes };
         [
             memory::judge(&Footprint::of(settings, most), cgroup::memory(&read)),
             descriptors::judge(&settings.limits, descriptors),

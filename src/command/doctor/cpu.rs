@@ -5,20 +5,17 @@ use super::finding::Finding;
 /// What is known of threads and cores.
 #[derive(Clone, Copy, Debug)]
 pub struct Threads {
-    /// `threads` of the config; 0 for one a core.
+    /// Those that serve.
     pub threads: usize,
     /// The cores that the container may use; `None` where there is no limit.
     pub quota: Option<f64>,
-    /// The cores that one of no opinion gets.
-    pub cores: usize,
     /// Whether a caller's password is known as a hash alone, which takes long to verify.
     pub hashes: bool,
 }
 
 /// Whether they fit.
 pub fn judge(of: Threads) -> Finding {
-    let Threads { threads, quota, cores, hashes } = of;
-    let serving = if threads == 0 { cores } else { threads };
+    let Threads { threads: serving, quota, hashes } = of;
     let plural = if serving == 1 { "thread serves" } else { "threads serve" };
     let Some(quota) = quota else {
         return Finding::sound(CPU, format!("{serving} {plural}, and no limit holds them up"));
@@ -51,14 +48,13 @@ mod tests {
     #[test]
     fn more_threads_than_cores_and_less_than_a_core_are_for_a_person_to_judge() {
         for (threads, quota, expected) in [
-            (0, None, Verdict::Sound),
             (8, None, Verdict::Sound),
-            (0, Some(2.0), Verdict::Sound),
+            (2, Some(2.0), Verdict::Sound),
             (2, Some(1.5), Verdict::Sound),
             (3, Some(1.5), Verdict::Unknown),
             (1, Some(0.5), Verdict::Unknown),
         ] {
-            let found = judge(Threads { threads, quota, cores: 2, hashes: true });
+            let found = judge(Threads { threads, quota, hashes: true });
             assert_eq!(found.verdict, expected, "{threads} {quota:?}");
             assert_eq!(found.advice.is_empty(), expected == Verdict::Sound);
         }
