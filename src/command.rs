@@ -8,6 +8,7 @@ mod drain;
 mod explain;
 mod manual;
 mod operate;
+mod paint;
 mod run;
 mod sign;
 

@@ -181,5 +181,9 @@ impl Event<'_> {
     }
 }
 
+/// What a caller is called that was not proven, a route that was not found, and a method that could not be read. Not a name
+/// that stands in a config.
+pub const NONE: &str = "none";
+
 /// The sample that leaves nothing out.
 pub const EVERY: u32 = 1_000_000;

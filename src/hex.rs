@@ -24,7 +24,8 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     (odd & 0xf0 == 0).then_some(bytes)
 }
 
-fn pair(byte: u8) -> [u8; 2] {
+/// The two digits of a byte.
+pub fn pair(byte: u8) -> [u8; 2] {
     let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
     [digit(byte >> 4), digit(byte & 0x0f)]
 }

@@ -27,7 +27,7 @@ use self::tally::{Example, Kind, Tally, Told};
 use self::window::Window;
 use crate::denial::Denial;
 use crate::digits::timestamp;
-use crate::event::{Decision, Event};
+use crate::event::{Decision, Event, NONE};
 use crate::moment::Moment;
 
 /// What was seen by a process, over all generations of its config.
@@ -208,7 +208,7 @@ impl Sight {
         }
         match (became, event.denial) {
             (Became::Admitted, _) => {}
-            (Became::Refused, denial) => self.tell(&self.refused, event, denial.map_or("none", Denial::reason), second),
+            (Became::Refused, denial) => self.tell(&self.refused, event, denial.map_or(NONE, Denial::reason), second),
             (Became::Failed, Some(denial)) => self.tell(&self.failed, event, denial.reason(), second),
             (Became::Failed, None) => self.tell(&self.failed, event, "pam_5xx", second),
         }
@@ -388,9 +388,6 @@ const KINDS: usize = 3;
 
 /// Callers, and routes, that are told apart, the first ones of a config; all others count together.
 pub const MOST_ROWS: usize = 1024;
-
-/// What an event calls a caller that was not proven, or a route that was not found.
-const NONE: &str = "none";
 
 /// Not a name that stands in a config.
 const OTHERS: &str = "(others)";

@@ -143,11 +143,6 @@ impl TraceContext {
         self.tracestate.as_deref()
     }
 
-    /// The trace-id in lower-case hex, for the log.
-    pub fn trace_id(&self) -> [u8; 32] {
-        hex(&self.own.trace_id)
-    }
-
     /// Whether the trace is the caller's; `false` when it starts here.
     pub fn adopted(&self) -> bool {
         self.parent.is_some()
@@ -291,16 +286,9 @@ fn lower_hex(digit: u8) -> Option<u8> {
 fn hex<const DIGITS: usize>(bytes: &[u8]) -> [u8; DIGITS] {
     let mut digits = [b'0'; DIGITS];
     for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 0x0f)]);
+        pair.copy_from_slice(&crate::hex::pair(*byte));
     }
     digits
-}
-
-fn hex_digit(nibble: u8) -> u8 {
-    match nibble {
-        0..=9 => b'0' + nibble,
-        _ => b'a' + (nibble - 10),
-    }
 }
 
 /// A CSPRNG does not draw all zeroes, a broken one might; the PAM would then throw the whole header away.
@@ -697,7 +685,7 @@ mod tests {
                 Continued => RECEIVED_TRACE_ID,
                 Restarted => "abababababababababababababababab",
             };
-            assert_eq!(context.trace_id(), trace_id.as_bytes(), "{}", sent.describe());
+            assert_eq!(hex::<32>(&context.own().trace_id), trace_id.as_bytes(), "{}", sent.describe());
         }
     }
 
@@ -899,7 +887,7 @@ mod tests {
     fn an_all_zero_trace_id_is_never_sent() {
         let broken = Fresh { trace_id: [0; 16], ..FRESH };
         let context = started_by("", &[], &broken);
-        assert_ne!(context.trace_id(), [b'0'; 32]);
+        assert_ne!(hex::<32>(&context.own().trace_id), [b'0'; 32]);
     }
 
     // threat: F10

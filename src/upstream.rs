@@ -259,7 +259,7 @@ impl Upstream {
         let tls = tls.as_ref();
         let limit = patience.at_most(self.limits.connect);
         if self.protocol != Protocol::Http2
-            && let Some(rested) = self.pool().and_then(|pool| pool.take(tls))
+            && let Some(rested) = self.pool().take(tls)
         {
             self.counts.reuse(false);
             return Ok(Way::Http1(self.counted(rested), true));
@@ -311,8 +311,8 @@ impl Upstream {
     }
 
     /// That of the thread that asks.
-    fn pool(&self) -> Option<&Arc<Pool>> {
-        self.pools.get(threads::current() % self.pools.len().max(1))
+    fn pool(&self) -> &Arc<Pool> {
+        &self.pools[threads::current() % self.pools.len()]
     }
 
     fn counted(&self, rested: impl Into<Rested>) -> Connection {
@@ -332,18 +332,17 @@ impl Upstream {
         let mut incoming = Incoming::new(connection, framing, self.limits);
         let body = match incoming.gather(patience).await? {
             Gathered::Whole(body) => {
-                if let Some(pool) = self.pool() {
-                    incoming.release(pool);
-                }
+                incoming.release(self.pool());
                 AnswerBody::Whole(body)
             }
             Gathered::Larger(_) if manner.must_hold => return Err(FailureKind::TooLarge),
-            Gathered::Larger(gathered) => AnswerBody::Stream(incoming.stream(gathered, self.pool().cloned())),
+            Gathered::Larger(gathered) => AnswerBody::Stream(incoming.stream(gathered, Arc::clone(self.pool()))),
         };
         Ok(Answer { status: head.status, fields: head.fields, body, reused })
     }
 }
 
+/// At least one.
 fn pools(count: usize, limits: UpstreamLimits, counts: &Arc<Counts>) -> Box<[Arc<Pool>]> {
     let count = count.max(1);
     let each = limits.pooled.div_ceil(count);

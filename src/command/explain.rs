@@ -1,6 +1,6 @@
 //! `portcullis explain`: a captured request and a config, and what each check makes of it. It opens no socket.
 
-pub(super) mod print;
+mod print;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};

@@ -32,7 +32,7 @@ use crate::credential::replay::{Replays, Ticket};
 use crate::denial::Denial;
 use crate::dialect::answer::{Effect, Ending};
 use crate::digits::timestamp;
-use crate::event::{Decision, Event, Indices};
+use crate::event::{Decision, Event, Indices, NONE};
 use crate::fields::Fields;
 use crate::gate::{Ends, Gate, Permit, Trail};
 use crate::log::requests::RequestLog;
@@ -657,7 +657,7 @@ impl Serve for Portcullis {
         let client = origin.map_or(peer.address, |origin| origin.client);
         let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields), client);
         stamps.version = head.as_ref().ok().map(|head| head.version);
-        let method = head.as_ref().map_or("none", |head| head.method.as_str());
+        let method = head.as_ref().map_or(NONE, |head| head.method.as_str());
         let passed = match (head, origin) {
             (Ok(head), Ok(origin)) => {
                 let whence = Whence { origin, names: &peer.names };
@@ -732,9 +732,6 @@ impl Serve for Portcullis {
         self.limits
     }
 }
-
-/// What a caller is called that was not proven, and a route that was not found.
-const NONE: &str = "none";
 
 fn names(settings: &Settings) -> Vec<Box<str>> {
     settings.callers.iter().map(|caller| caller.name.clone()).collect()

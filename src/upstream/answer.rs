@@ -49,7 +49,7 @@ pub struct AnswerStream {
 }
 
 enum Flow {
-    Http1(Box<Incoming>, Option<Arc<Pool>>),
+    Http1(Box<Incoming>, Arc<Pool>),
     Http2(Box<http2::Incoming>),
     Complete,
     Cut,
@@ -87,7 +87,7 @@ impl AnswerStream {
         match piece {
             Ok(Some(piece)) => Ok(Some(piece)),
             Ok(None) => {
-                if let Flow::Http1(incoming, Some(pool)) = mem::replace(&mut self.flow, Flow::Complete) {
+                if let Flow::Http1(incoming, pool) = mem::replace(&mut self.flow, Flow::Complete) {
                     incoming.release(&pool);
                 }
                 Ok(None)
@@ -190,7 +190,7 @@ impl Incoming {
     }
 
     /// The rest of the body as a stream that starts with `gathered`.
-    pub(super) fn stream(self, gathered: Bytes, pool: Option<Arc<Pool>>) -> AnswerStream {
+    pub(super) fn stream(self, gathered: Bytes, pool: Arc<Pool>) -> AnswerStream {
         AnswerStream { length: self.framing.length(), gathered, flow: Flow::Http1(Box::new(self), pool) }
     }
 

@@ -70,18 +70,19 @@ impl Kind {
 impl Peer {
     /// CPU time so far, of all its processes.
     pub fn cpu(&self) -> Duration {
-        let id = self.process.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-        let all = children.split_whitespace().filter_map(|id| id.parse().ok()).chain([id]);
-        all.map(|id: u32| cpu_of(id)).sum()
+        self.processes().into_iter().map(cpu_of).sum()
     }
 
     /// Resident memory in bytes, of all its processes.
     pub fn memory(&self) -> u64 {
+        self.processes().into_iter().map(memory_of).sum()
+    }
+
+    /// Itself, and its workers.
+    fn processes(&self) -> Vec<u32> {
         let id = self.process.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-        let all = children.split_whitespace().filter_map(|id| id.parse().ok()).chain([id]);
-        all.map(|id: u32| memory_of(id)).sum()
+        children.split_whitespace().filter_map(|id| id.parse().ok()).chain([id]).collect()
     }
 
     fn wait(&mut self, place: &Place) -> io::Result<()> {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -86,16 +88,7 @@ pub fn basic(family: &str) -> String {
 }
 
 pub fn base64(text: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text.as_bytes().chunks(3).map(|chunk| {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        let digit = |at: usize| match at <= chunk.len() {
-            true => DIGITS.get((bits >> (18 - 6 * at)) as usize & 63).copied().unwrap_or_default(),
-            false => b'=',
-        };
-        [digit(0), digit(1), digit(2), digit(3)].map(char::from)
-    });
-    digits.flatten().collect()
+    STANDARD.encode(text)
 }
 
 fn valkyrie(name: &'static str, credential: String) -> Work {

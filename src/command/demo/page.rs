@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::command::call::{Call, Reply};
+use crate::command::paint::Paint;
 
 /// A page, printed as it comes.
 pub struct Page<W> {
@@ -141,29 +142,8 @@ impl<W: Write> Page<W> {
     }
 
     fn paint(&self, paint: Paint, text: &str) -> String {
-        if !self.look.coloured {
-            return text.to_owned();
-        }
-        let code = match paint {
-            Paint::Bold => 1,
-            Paint::Dim => 2,
-            Paint::Red => 31,
-            Paint::Green => 32,
-            Paint::Yellow => 33,
-            Paint::Cyan => 36,
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
+        paint.on(text, self.look.coloured)
     }
-}
-
-#[derive(Clone, Copy)]
-enum Paint {
-    Bold,
-    Dim,
-    Red,
-    Green,
-    Yellow,
-    Cyan,
 }
 
 /// `text` in pieces of at most `width` characters, each but the last ending behind an `at` where there is one.

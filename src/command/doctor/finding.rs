@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::command::explain::print::safe;
+use crate::command::paint::{INDENT, Paint, safe};
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,16 +78,16 @@ pub fn count(findings: &[Finding], verdict: Verdict) -> usize {
 
 /// For people: a line for each examination, what to do below it, and the sum of it.
 pub fn page(findings: &[Finding], coloured: bool) -> String {
-    let paint = |code: u8, text: &str| if coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+    let paint = |paint: Paint, text: &str| paint.on(text, coloured);
     let mut page = String::new();
     for finding in findings {
         let (mark, code) = match finding.verdict {
-            Verdict::Sound => ("✓", GREEN),
-            Verdict::Wrong => ("✗", RED),
-            Verdict::Unknown => ("?", YELLOW),
+            Verdict::Sound => ("✓", Paint::Green),
+            Verdict::Wrong => ("✗", Paint::Red),
+            Verdict::Unknown => ("?", Paint::Yellow),
         };
         let mut lead = format!("{} {:12}", paint(code, mark), finding.examination);
-        let advice = finding.advice.iter().map(|advice| paint(DIM, &format!("→ {}", safe(advice))));
+        let advice = finding.advice.iter().map(|advice| paint(Paint::Dim, &format!("→ {}", safe(advice))));
         for line in finding.found.iter().map(|found| safe(found)).chain(advice) {
             page.push_str(&format!("{lead}{line}\n"));
             lead = " ".repeat(INDENT);
@@ -95,9 +95,9 @@ pub fn page(findings: &[Finding], coloured: bool) -> String {
     }
     let (wrong, unknown) = (count(findings, Verdict::Wrong), count(findings, Verdict::Unknown));
     let verdict = match wrong {
-        0 => paint(GREEN, "nothing is wrong"),
-        1 => paint(RED, "1 thing is wrong"),
-        more => paint(RED, &format!("{more} things are wrong")),
+        0 => paint(Paint::Green, "nothing is wrong"),
+        1 => paint(Paint::Red, "1 thing is wrong"),
+        more => paint(Paint::Red, &format!("{more} things are wrong")),
     };
     let open = match unknown {
         0 => String::new(),
@@ -138,14 +138,6 @@ pub fn bytes(number: u64) -> String {
     }
     if unit == "bytes" || amount >= 10.0 { format!("{amount:.0} {unit}") } else { format!("{amount:.1} {unit}") }
 }
-
-const DIM: u8 = 2;
-const RED: u8 = 31;
-const GREEN: u8 = 32;
-const YELLOW: u8 = 33;
-
-/// A mark, a blank, a title of twelve.
-const INDENT: usize = 14;
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! How it is printed: a line for each check, in colour on a terminal, plain in a pipe.
 
+use crate::command::paint::{INDENT, Paint, safe};
 use crate::denial::Denial;
 use crate::gate::walk::{Outcome, Step};
 use crate::request::HeadFault;
@@ -27,22 +28,22 @@ impl Page {
     /// Something to know besides.
     pub fn note(&mut self, text: &str) {
         let text = safe(text);
-        let line = self.paint(DIM, &format!("! {text}"));
+        let line = self.paint(Paint::Dim, &format!("! {text}"));
         self.line(&line);
     }
 
     /// As of when the request is judged.
     pub fn moment(&mut self, text: &str) {
-        let line = self.paint(DIM, &safe(text));
+        let line = self.paint(Paint::Dim, &safe(text));
         self.line(&line);
     }
 
     /// One check.
     pub fn step(&mut self, step: &Step) {
         let (mark, paint) = match step.outcome {
-            Outcome::Passed => ("✓", GREEN),
-            Outcome::Refused(_) => ("✗", RED),
-            Outcome::Unknown => ("?", YELLOW),
+            Outcome::Passed => ("✓", Paint::Green),
+            Outcome::Refused(_) => ("✗", Paint::Red),
+            Outcome::Unknown => ("?", Paint::Yellow),
         };
         let mut lead = format!("{} {:12}", self.paint(paint, mark), step.title);
         for found in &step.found {
@@ -51,12 +52,12 @@ impl Page {
         }
         if let Outcome::Refused(denial) = step.outcome {
             let again = if self.refused { ", if the checks before had passed" } else { "" };
-            let reason = self.paint(DIM, &format!("refused as {}{again}", denial.reason()));
+            let reason = self.paint(Paint::Dim, &format!("refused as {}{again}", denial.reason()));
             self.line(&format!("{lead}{reason}"));
             self.refused = true;
         }
         if let Some(message) = &step.message {
-            let about = self.paint(DIM, "to be signed,");
+            let about = self.paint(Paint::Dim, "to be signed,");
             self.line(&format!("{}{about} {message}", " ".repeat(INDENT)));
         }
     }
@@ -67,19 +68,19 @@ impl Page {
             Denial::Head(fault) => about_head(fault),
             other => other.reason(),
         };
-        let mark = self.paint(RED, "✗");
+        let mark = self.paint(Paint::Red, "✗");
         self.line(&format!("{mark} {:12}{why}", "head"));
     }
 
     /// The end of a request that would be let through.
     pub fn admitted(&mut self, route: &str) {
-        let word = self.paint(GREEN, "admitted");
+        let word = self.paint(Paint::Green, "admitted");
         self.line(&format!("\n{word} as `{route}`, as far as it can be known here"));
     }
 
     /// The end of one that would not.
     pub fn refused(&mut self, denial: Denial, status: u16, body: &str) {
-        let word = self.paint(RED, "refused");
+        let word = self.paint(Paint::Red, "refused");
         self.line(&format!("\n{word}: check {}, reason {}", denial.check().as_str(), denial.reason()));
         self.line(&format!("the caller is told {status} {}", safe(body)));
     }
@@ -89,8 +90,8 @@ impl Page {
         self.text.push('\n');
     }
 
-    fn paint(&self, code: u8, text: &str) -> String {
-        if self.coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    fn paint(&self, paint: Paint, text: &str) -> String {
+        paint.on(text, self.coloured)
     }
 }
 
@@ -120,19 +121,6 @@ fn about_head(fault: HeadFault) -> &'static str {
         HeadFault::Slow => "the head came too slowly",
     }
 }
-
-/// A capture was written by somebody else: nothing of it steers the terminal.
-pub fn safe(text: &str) -> String {
-    text.chars().map(|one| if one.is_control() { '�' } else { one }).collect()
-}
-
-const DIM: u8 = 2;
-const RED: u8 = 31;
-const GREEN: u8 = 32;
-const YELLOW: u8 = 33;
-
-/// A mark, a blank, a title of twelve.
-const INDENT: usize = 14;
 
 #[cfg(test)]
 mod tests {
