@@ -4,79 +4,17 @@
 //! disagree about is refused here: repeated keys, keys that differ only in case, control characters in keys, lone surrogates, numbers
 //! beyond a 64-bit float, bytes that are not UTF-8, anything behind the document. What is accepted is RFC 8259 and means the same to all.
 
+mod compact;
+mod pointers;
+mod reader;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::iter;
 
-use memchr::memchr2;
-use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
-/// A JSON pointer (RFC 6901), parsed once.
-///
-/// Prints as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pointer {
-    text: String,
-    tokens: Vec<String>,
-}
-
-impl Pointer {
-    /// Parses the string form of RFC 6901 section 3: empty for the whole document, else `/` before each key or array index, with `~0` for
-    /// `~` and `~1` for `/`.
-    ///
-    /// # Errors
-    /// Says what is wrong with the text: it does not begin with `/`, or a `~` is not followed by `0` or `1`.
-    pub fn parse(text: &str) -> Result<Pointer, &'static str> {
-        let mut tokens = Vec::new();
-        if !text.is_empty() {
-            let path = text.strip_prefix('/').ok_or("a JSON pointer is empty or begins with '/'")?;
-            for token in path.split('/') {
-                tokens.push(unescape(token)?);
-            }
-        }
-        Ok(Pointer { text: text.to_owned(), tokens })
-    }
-}
-
-impl fmt::Display for Pointer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// The pointers that are wanted out of one kind of document, compiled into a tree so that one walk answers all of them.
-#[derive(Clone, Debug, Default)]
-pub struct Pointers {
-    root: Node,
-    slots: usize,
-}
-
-impl Pointers {
-    /// Adds a pointer and returns its slot, which counts from 0. The same pointer twice gives the same slot.
-    pub fn want(&mut self, pointer: &Pointer) -> usize {
-        let mut node = &mut self.root;
-        for token in &pointer.tokens {
-            node = node.grow(token);
-        }
-        *node.slot.get_or_insert_with(|| {
-            self.slots += 1;
-            self.slots - 1
-        })
-    }
-
-    /// How many different pointers are wanted.
-    pub fn len(&self) -> usize {
-        self.slots
-    }
-
-    /// Whether no pointer is wanted; a document is then only checked.
-    pub fn is_empty(&self) -> bool {
-        self.slots == 0
-    }
-}
+pub use self::compact::compact;
+pub use self::pointers::{Pointer, Pointers};
+use self::reader::Reader;
 
 /// What stood at a pointer.
 ///
@@ -199,349 +137,21 @@ pub fn read<'a>(body: &'a [u8], wanted: &Pointers) -> Result<Found<'a>, JsonFaul
     if text.starts_with(BYTE_ORDER_MARK) {
         return Err(JsonFault::ByteOrderMark);
     }
-    let mut walk = Walk { open_keys: Vec::with_capacity(FEW_KEYS), values: vec![None; wanted.slots], fault: None };
-    let document = Place { walk: &mut walk, node: Some(&wanted.root), depth: 0, literal: "" };
-    let mut reader = serde_json::Deserializer::from_str(text);
-    if document.deserialize(&mut reader).is_err() {
-        return Err(walk.fault.unwrap_or_else(|| library_fault(text)));
-    }
-    reader.end().map_err(|_| JsonFault::TrailingBytes)?;
-    Ok(Found { values: walk.values })
+    let mut reader = Reader::new(text, wanted);
+    reader.document(&wanted.root)?;
+    Ok(Found { values: reader.values })
 }
 
-/// Yields the body in slices that leave out JSON whitespace (space, tab, CR, LF) outside of strings.
-///
-/// A scanner, not a reader: it knows strings and their escapes and nothing else, so it works on any bytes and never re-writes any. An
-/// unterminated string runs to the end. That `1 0` becomes `10` is why [`read`] must have accepted the body before.
-pub fn compact(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = body;
-    iter::from_fn(move || {
-        let start = rest.iter().position(|byte| !is_whitespace(*byte))?;
-        let (_, visible) = rest.split_at(start);
-        let (run, behind) = visible.split_at(run_length(visible));
-        rest = behind;
-        Some(run)
-    })
-}
-
-/// One step of the tree: what is wanted at this place, and below it.
-#[derive(Clone, Debug, Default)]
-struct Node {
-    slot: Option<usize>,
-    branches: Vec<Branch>,
-}
-
-#[derive(Clone, Debug)]
-struct Branch {
-    key: String,
-    folded: String,
-    index: Option<usize>,
-    node: Node,
-}
-
-impl Node {
-    fn grow(&mut self, token: &str) -> &mut Node {
-        let at = self.branches.iter().position(|branch| branch.key == token).unwrap_or(self.branches.len());
-        if at == self.branches.len() {
-            self.branches.push(Branch {
-                key: token.to_owned(),
-                folded: folded(token).collect(),
-                index: array_index(token),
-                node: Node::default(),
-            });
-        }
-        &mut self.branches[at].node
-    }
-
-    fn member(&self, key: &str) -> Option<&Node> {
-        let branch = self.branches.iter().find(|branch| branch.key == key)?;
-        Some(&branch.node)
-    }
-
-    fn element(&self, index: usize) -> Option<&Node> {
-        let branch = self.branches.iter().find(|branch| branch.index == Some(index))?;
-        Some(&branch.node)
-    }
-
-    fn has_twin_of(&self, key: &str) -> bool {
-        let ascii = key.is_ascii();
-        self.branches.iter().any(|branch| {
-            if ascii { branch.folded.eq_ignore_ascii_case(key) } else { folded(key).eq(branch.folded.chars()) }
-        })
-    }
-}
-
-/// What one walk over a document gathers.
-struct Walk<'a> {
-    /// The keys of all objects that are open, innermost last: one allocation serves the whole document.
-    open_keys: Vec<Cow<'a, str>>,
-    values: Vec<Option<Value<'a>>>,
-    /// Our own fault, set aside because the library's error can only carry a text.
-    fault: Option<JsonFault>,
-}
-
-impl Walk<'_> {
-    fn refuse<E: de::Error>(&mut self, fault: JsonFault) -> E {
-        self.fault = Some(fault);
-        E::custom(fault)
-    }
-}
-
-/// One place in the document, about to be read.
-struct Place<'w, 't, 'a> {
-    walk: &'w mut Walk<'a>,
-    node: Option<&'t Node>,
-    /// How many arrays and objects are around it.
-    depth: usize,
-    /// The value as it is written; known at wanted places only.
-    literal: &'a str,
-}
-
-impl<'t, 'a> Place<'_, 't, 'a> {
-    fn slot(&self) -> Option<usize> {
-        self.node?.slot
-    }
-
-    fn keep(&mut self, value: impl FnOnce() -> Value<'a>) {
-        if let Some(slot) = self.slot()
-            && let Some(kept) = self.walk.values.get_mut(slot)
-        {
-            *kept = Some(value());
-        }
-    }
-
-    fn enter<E: de::Error>(&mut self) -> Result<(), E> {
-        if self.depth == MAX_DEPTH {
-            return Err(self.walk.refuse(JsonFault::TooDeep));
-        }
-        self.depth += 1;
-        Ok(())
-    }
-
-    fn within(&mut self, node: Option<&'t Node>) -> Place<'_, 't, 'a> {
-        Place { walk: &mut *self.walk, node, depth: self.depth, literal: "" }
-    }
-
-    /// Judges a key of this object and finds what is wanted behind it.
-    fn branch<E: de::Error>(&mut self, key: &str) -> Result<Option<&'t Node>, E> {
-        if key.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
-            return Err(self.walk.refuse(JsonFault::KeyControlCharacter));
-        }
-        let Some(node) = self.node else {
-            return Ok(None);
-        };
-        let member = node.member(key);
-        if member.is_none() && node.has_twin_of(key) {
-            return Err(self.walk.refuse(JsonFault::TwinKey));
-        }
-        Ok(member)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Place<'_, '_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
-        if self.slot().is_none() {
-            return deserializer.deserialize_any(self);
-        }
-        // The library hands numbers over as numbers, so a wanted value is first cut out as it is written and then read like any other.
-        // It is read once more for each wanted pointer that passes through it, which the configuration bounds and no caller can raise.
-        let raw = <&RawValue>::deserialize(deserializer)?;
-        self.literal = raw.get();
-        serde_json::Deserializer::from_str(raw.get()).deserialize_any(self).map_err(de::Error::custom)
-    }
-}
-
-impl<'de> Visitor<'de> for Place<'_, '_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E: de::Error>(mut self) -> Result<(), E> {
-        self.keep(|| Value::Null);
-        Ok(())
-    }
-
-    fn visit_bool<E: de::Error>(mut self, truth: bool) -> Result<(), E> {
-        self.keep(|| Value::Bool(truth));
-        Ok(())
-    }
-
-    fn visit_i64<E: de::Error>(mut self, _: i64) -> Result<(), E> {
-        let literal = self.literal;
-        self.keep(|| Value::Number(literal));
-        Ok(())
-    }
-
-    fn visit_u64<E: de::Error>(mut self, _: u64) -> Result<(), E> {
-        let literal = self.literal;
-        self.keep(|| Value::Number(literal));
-        Ok(())
-    }
-
-    fn visit_f64<E: de::Error>(mut self, _: f64) -> Result<(), E> {
-        let literal = self.literal;
-        self.keep(|| Value::Number(literal));
-        Ok(())
-    }
-
-    fn visit_borrowed_str<E: de::Error>(mut self, text: &'de str) -> Result<(), E> {
-        self.keep(|| Value::String(Cow::Borrowed(text)));
-        Ok(())
-    }
-
-    fn visit_str<E: de::Error>(mut self, text: &str) -> Result<(), E> {
-        self.keep(|| Value::String(Cow::Owned(text.to_owned())));
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
-        self.enter()?;
-        self.keep(|| Value::Array);
-        for index in 0.. {
-            let node = self.node.and_then(|node| node.element(index));
-            if elements.next_element_seed(self.within(node))?.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
-        self.enter()?;
-        self.keep(|| Value::Object);
-        let outer_keys = self.walk.open_keys.len();
-        while let Some(key) = members.next_key_seed(Key)? {
-            let node = self.branch(&key)?;
-            self.walk.open_keys.push(key);
-            members.next_value_seed(self.within(node))?;
-        }
-        let keys = self.walk.open_keys.get_mut(outer_keys..);
-        if any_twice(keys.unwrap_or_default()) {
-            return Err(self.walk.refuse(JsonFault::DuplicateKey));
-        }
-        self.walk.open_keys.truncate(outer_keys);
-        Ok(())
-    }
-}
-
-/// The key of a member, decoded; borrowed from the body unless it holds escapes.
-struct Key;
-
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Key {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, key: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(key))
-    }
-
-    fn visit_str<E: de::Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(key.to_owned()))
-    }
-}
-
-/// Whether any key is there twice. Sorts many keys rather than hashing them: no collision can be provoked, and no randomness is needed.
-fn any_twice(keys: &mut [Cow<'_, str>]) -> bool {
-    if keys.len() <= FEW_KEYS {
-        let mut numbered = keys.iter().enumerate();
-        return numbered.any(|(before, key)| keys.iter().take(before).any(|other| other == key));
-    }
-    keys.sort_unstable();
-    keys.windows(2).any(|pair| matches!(pair, [one, next] if one == next))
-}
-
-/// Tells what the library refused. Its cut of a raw value holds to the grammar alone and looks into neither strings nor numbers.
-fn library_fault(text: &str) -> JsonFault {
-    match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) => JsonFault::Unrepresentable,
-        Err(_) => JsonFault::Syntax,
-    }
-}
-
-/// Folds case further than lower-casing does: what any reader might take for the same key must come out the same. Go's folds U+017F (long
-/// s) into `s`, which only upper-casing shows.
-fn folded(key: &str) -> impl Iterator<Item = char> {
-    key.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase).flat_map(char::to_lowercase)
-}
-
-/// RFC 6901 section 4: digits without a leading zero. `-` names the element behind the last one, where nothing stands.
-fn array_index(token: &str) -> Option<usize> {
-    let digits = token.bytes().all(|byte| byte.is_ascii_digit());
-    let leading_zero = token.len() > 1 && token.starts_with('0');
-    if digits && !leading_zero { token.parse().ok() } else { None }
-}
-
-fn unescape(token: &str) -> Result<String, &'static str> {
-    let mut plain = String::with_capacity(token.len());
-    let mut characters = token.chars();
-    while let Some(character) = characters.next() {
-        plain.push(match character {
-            '~' => match characters.next() {
-                Some('0') => '~',
-                Some('1') => '/',
-                _ => return Err("in a JSON pointer '~' is followed by '0' or '1'"),
-            },
-            other => other,
-        });
-    }
-    Ok(plain)
-}
-
-/// How many bytes there are until whitespace outside of a string; the first byte is outside of any.
-fn run_length(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        match rest.iter().position(|byte| *byte == b'"' || is_whitespace(*byte)) {
-            Some(stop) if rest.get(stop) == Some(&b'"') => at += stop + 1 + string_length(&rest[stop + 1..]),
-            Some(stop) => return at + stop,
-            None => return bytes.len(),
-        }
-    }
-}
-
-/// How long a string is behind its first quote, its last one included.
-fn string_length(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(stop) = memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
-        if bytes.get(at + stop) == Some(&b'"') {
-            return at + stop + 1;
-        }
-        // Whatever stands behind a backslash ends nothing.
-        at += stop + 2;
-    }
-    bytes.len()
-}
-
-fn is_whitespace(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// No API in this field nests deeper than a handful; the walk recurses, so this bounds the stack.
-const MAX_DEPTH: usize = 64;
-/// Up to here comparing each key with each other is faster than sorting; bodies in this field have 6 to 20 keys.
-const FEW_KEYS: usize = 16;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::iter;
 
+    use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+    use super::reader::FEW_KEYS;
     use super::*;
 
     const TOKEN: &str = "3dc8fe01-2018-486e-9632-35aef21028a5";
@@ -963,8 +573,8 @@ mod tests {
             ("[".repeat(1_000_000), "/token", JsonFault::TooDeep),
             ("{\"a\":".repeat(200_000), "/token", JsonFault::TooDeep),
             ("[".repeat(500_000) + &"]".repeat(500_000), "", JsonFault::TooDeep),
-            ("[".repeat(1_000_000), "", JsonFault::Syntax),
-            ("{\"token\":".to_owned() + &"[".repeat(500_000), "/token", JsonFault::Syntax),
+            ("[".repeat(1_000_000), "", JsonFault::TooDeep),
+            ("{\"token\":".to_owned() + &"[".repeat(500_000), "/token", JsonFault::TooDeep),
         ] {
             assert_eq!(fault(&body, &[pointer]), refusal);
         }

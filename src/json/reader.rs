@@ -1,0 +1,299 @@
+//! One pass over a document by the grammar of RFC 8259.
+//!
+//! Most strings have no escape and most numbers no exponent: those are read where they stand. What is left, `serde_json`
+//! decodes and the standard library judges.
+
+use std::borrow::Cow;
+
+use serde::de::IgnoredAny;
+
+use super::pointers::Node;
+use super::{JsonFault, Pointers, Value};
+
+/// What is read, and what has been found in it so far.
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    /// The next byte.
+    at: usize,
+    /// How many arrays and objects are open.
+    depth: usize,
+    /// The keys of all objects that are open, innermost last: one allocation serves the whole document.
+    open_keys: Vec<Cow<'a, str>>,
+    /// By slot.
+    pub values: Vec<Option<Value<'a>>>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a str, wanted: &Pointers) -> Reader<'a> {
+        let values = vec![None; wanted.len()];
+        Reader { text, at: 0, depth: 0, open_keys: Vec::with_capacity(FEW_KEYS), values }
+    }
+
+    /// The whole of it: one value, and white space around it.
+    pub fn document(&mut self, root: &Node) -> Result<(), JsonFault> {
+        self.skip_blanks();
+        self.value(Some(root))?;
+        self.skip_blanks();
+        if self.at == self.text.len() { Ok(()) } else { Err(JsonFault::TrailingBytes) }
+    }
+
+    fn value(&mut self, node: Option<&Node>) -> Result<(), JsonFault> {
+        let slot = node.and_then(|node| node.slot);
+        let value = match self.next() {
+            Some(b'{') => return self.object(node),
+            Some(b'[') => return self.array(node),
+            Some(b'"') => Value::String(self.string()?),
+            Some(b'-' | b'0'..=b'9') => Value::Number(self.number()?),
+            Some(b't') => self.word("true", Value::Bool(true))?,
+            Some(b'f') => self.word("false", Value::Bool(false))?,
+            Some(b'n') => self.word("null", Value::Null)?,
+            Some(_) | None => return Err(JsonFault::Syntax),
+        };
+        self.keep(slot, value);
+        Ok(())
+    }
+
+    fn object(&mut self, node: Option<&Node>) -> Result<(), JsonFault> {
+        self.open()?;
+        self.keep(node.and_then(|node| node.slot), Value::Object);
+        let outer_keys = self.open_keys.len();
+        let mut more = !self.closes(b'}');
+        while more {
+            let key = self.string()?;
+            let member = branch(node, &key)?;
+            self.open_keys.push(key);
+            self.skip_blanks();
+            self.demand(b':')?;
+            self.skip_blanks();
+            self.value(member)?;
+            more = self.goes_on(b'}')?;
+        }
+        if any_twice(self.open_keys.get_mut(outer_keys..).unwrap_or_default()) {
+            return Err(JsonFault::DuplicateKey);
+        }
+        self.open_keys.truncate(outer_keys);
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn array(&mut self, node: Option<&Node>) -> Result<(), JsonFault> {
+        self.open()?;
+        self.keep(node.and_then(|node| node.slot), Value::Array);
+        let mut more = !self.closes(b']');
+        let mut index = 0;
+        while more {
+            self.value(node.and_then(|node| node.element(index)))?;
+            more = self.goes_on(b']')?;
+            index += 1;
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Steps into an array or object, behind its bracket.
+    fn open(&mut self) -> Result<(), JsonFault> {
+        if self.depth == MAX_DEPTH {
+            return Err(JsonFault::TooDeep);
+        }
+        self.depth += 1;
+        self.at += 1;
+        self.skip_blanks();
+        Ok(())
+    }
+
+    /// Behind a member or element: whether there is another one.
+    fn goes_on(&mut self, bracket: u8) -> Result<bool, JsonFault> {
+        self.skip_blanks();
+        if self.closes(bracket) {
+            return Ok(false);
+        }
+        self.demand(b',')?;
+        self.skip_blanks();
+        Ok(true)
+    }
+
+    fn closes(&mut self, bracket: u8) -> bool {
+        let closes = self.next() == Some(bracket);
+        self.at += usize::from(closes);
+        closes
+    }
+
+    fn demand(&mut self, byte: u8) -> Result<(), JsonFault> {
+        if self.next() != Some(byte) {
+            return Err(JsonFault::Syntax);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// A string, decoded.
+    fn string(&mut self) -> Result<Cow<'a, str>, JsonFault> {
+        let quote = self.at;
+        self.demand(b'"')?;
+        let length = plain_length(self.rest());
+        let text = self.text.get(self.at..self.at + length).ok_or(JsonFault::Syntax)?;
+        self.at += length;
+        match self.next() {
+            Some(b'"') => {
+                self.at += 1;
+                Ok(Cow::Borrowed(text))
+            }
+            Some(b'\\') => {
+                self.at += super::compact::string_length(self.rest());
+                let literal = self.text.get(quote..self.at).ok_or(JsonFault::Syntax)?;
+                serde_json::from_str(literal).map(Cow::Owned).map_err(|_| fault_of(literal))
+            }
+            Some(_) | None => Err(JsonFault::Syntax),
+        }
+    }
+
+    /// A number, as it is written.
+    fn number(&mut self) -> Result<&'a str, JsonFault> {
+        let from = self.at;
+        self.at += usize::from(self.next() == Some(b'-'));
+        let zero = self.next() == Some(b'0');
+        if self.digits()? > 1 && zero {
+            return Err(JsonFault::Syntax);
+        }
+        if self.next() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        let mut exponent = false;
+        if let Some(b'e' | b'E') = self.next() {
+            exponent = true;
+            self.at += 1;
+            self.at += usize::from(matches!(self.next(), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        let literal = self.text.get(from..self.at).ok_or(JsonFault::Syntax)?;
+        if (exponent || literal.len() > SURELY_FINITE) && !literal.parse().is_ok_and(f64::is_finite) {
+            return Err(JsonFault::Unrepresentable);
+        }
+        Ok(literal)
+    }
+
+    /// How many digits there are; at least one.
+    fn digits(&mut self) -> Result<usize, JsonFault> {
+        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += digits;
+        if digits == 0 { Err(JsonFault::Syntax) } else { Ok(digits) }
+    }
+
+    fn word(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, JsonFault> {
+        if !self.rest().starts_with(word.as_bytes()) {
+            return Err(JsonFault::Syntax);
+        }
+        self.at += word.len();
+        Ok(value)
+    }
+
+    fn keep(&mut self, slot: Option<usize>, value: Value<'a>) {
+        if let Some(kept) = slot.and_then(|slot| self.values.get_mut(slot)) {
+            *kept = Some(value);
+        }
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.next().is_some_and(super::compact::is_whitespace) {
+            self.at += 1;
+        }
+    }
+
+    fn next(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+}
+
+/// Judges a key of an object and finds what is wanted behind it.
+fn branch<'t>(node: Option<&'t Node>, key: &str) -> Result<Option<&'t Node>, JsonFault> {
+    if key.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+        return Err(JsonFault::KeyControlCharacter);
+    }
+    let Some(node) = node else { return Ok(None) };
+    let member = node.member(key);
+    if member.is_none() && node.has_twin_of(key) {
+        return Err(JsonFault::TwinKey);
+    }
+    Ok(member)
+}
+
+/// Whether any key is there twice. Sorts many keys rather than hashing them: no collision can be provoked, and no
+/// randomness is needed.
+fn any_twice(keys: &mut [Cow<'_, str>]) -> bool {
+    if keys.len() <= FEW_KEYS {
+        let mut numbered = keys.iter().enumerate();
+        return numbered.any(|(before, key)| keys.iter().take(before).any(|other| other == key));
+    }
+    keys.sort_unstable();
+    keys.windows(2).any(|pair| matches!(pair, [one, next] if one == next))
+}
+
+/// What is wrong with a string that could not be decoded. The library holds what it ignores to the grammar alone.
+fn fault_of(literal: &str) -> JsonFault {
+    match serde_json::from_str::<IgnoredAny>(literal) {
+        Ok(_) => JsonFault::Unrepresentable,
+        Err(_) => JsonFault::Syntax,
+    }
+}
+
+/// How many bytes there are in front of a quote, a backslash or a control byte, of which a string must have none. Looks
+/// at eight bytes at a time.
+fn plain_length(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit that is set is that of the first such byte; above it, borrowing may have set others.
+        let found =
+            (zeros(word ^ (EACH * 0x22)) | zeros(word ^ (EACH * 0x5c)) | (word.wrapping_sub(EACH * 0x20) & !word))
+                & (EACH * 0x80);
+        if found != 0 {
+            return at * 8 + (found.trailing_zeros() / 8) as usize;
+        }
+    }
+    let plain = |byte: &&u8| **byte >= 0x20 && **byte != b'"' && **byte != b'\\';
+    words.len() * 8 + rest.iter().take_while(plain).count()
+}
+
+/// Sets the highest bit of each byte that is zero, and perhaps of some above the lowest of them.
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(EACH) & !word
+}
+
+/// A word with 1 in each byte.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// No API in this field nests deeper than a handful; reading recurses, so this bounds the stack.
+const MAX_DEPTH: usize = 64;
+
+/// Up to here comparing each key with each other is faster than sorting; bodies in this field have 6 to 20 keys.
+pub(super) const FEW_KEYS: usize = 16;
+
+/// A number of so many bytes is within a 64-bit float, which goes beyond 10^308, if it has no exponent.
+const SURELY_FINITE: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_bytes_are_counted_wherever_they_end() {
+        for stop in [b'"', b'\\', 0, 0x1f, b'\n'] {
+            for length in 0..40 {
+                for behind in [0_u8, b'"', b'\\', b'!', b'#', b'[', b']', 0x20, 0x7f, 0x80, 0xff] {
+                    for filler in [b'!', b'#', b' ', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+                        let mut bytes = vec![filler; length];
+                        assert_eq!(plain_length(&bytes), length);
+                        bytes.push(stop);
+                        bytes.extend([behind; 9]);
+                        assert_eq!(plain_length(&bytes), length, "{stop} {behind} {filler}");
+                    }
+                }
+            }
+        }
+    }
+}
