@@ -64,8 +64,7 @@ impl Footprint {
         }
         if settings.dialect.signature.as_ref().is_some_and(|scheme| scheme.once) {
             let count = settings.replay_capacity.saturating_mul(callers);
-            let tables = with_gaps(Replays::room(settings.replay_capacity)).saturating_mul(callers);
-            let bytes = tables.saturating_add(count.saturating_mul(MESSAGE));
+            let bytes = with_gaps(Replays::room(settings.replay_capacity)).saturating_mul(callers);
             full.push(Part { bytes, ..part("signed messages", count, 0) });
         }
         if let Some(each) = largest_hash(settings) {
@@ -115,9 +114,6 @@ pub const PROGRAM: u64 = 32 << 20;
 
 /// A connection that waits for its next request, with what the kernel has for it. Under TLS as well.
 pub const CONNECTION: u64 = 50_000;
-
-/// What a signed message takes besides its place in a table: what a copy that comes meanwhile waits for.
-pub const MESSAGE: u64 = 512;
 
 /// A line of the log; few are longer.
 const LINE: u64 = 1 << 10;

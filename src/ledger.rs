@@ -126,6 +126,13 @@ impl<K: Hash + Eq + Copy, V: Clone> Ledger<K, V> {
         Ok(())
     }
 
+    /// Puts another value under a key, if it is kept, for what is left of its time.
+    pub fn change(&self, key: &K, value: V) {
+        if let Some(kept) = write(self.table(key)).entries.get_mut(key) {
+            kept.value = value;
+        }
+    }
+
     /// True while the key is kept.
     pub fn has(&self, key: &K) -> bool {
         self.find(key).is_some()

@@ -7,10 +7,12 @@
 pub mod claims;
 
 use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use self::claims::{Claim, Claims};
@@ -46,7 +48,7 @@ pub struct Ticket {
     message: [u8; 20],
     /// The same under other keys.
     others: Vec<[u8; 20]>,
-    fate: watch::Sender<Fate>,
+    fate: Arc<Fate>,
     /// The same for the other replicas.
     claim: Option<Claim>,
 }
@@ -56,24 +58,54 @@ type Slot = Arc<OnceLock<Arc<Seen>>>;
 
 struct Seen(Ledger<[u8; 20], Earlier>);
 
-/// A message that was admitted, and what becomes of it.
+/// A message that was admitted. Of one that is settled nothing is kept but that.
 #[derive(Clone)]
-struct Earlier(watch::Receiver<Fate>);
+enum Earlier {
+    Settled,
+    /// It is with the PAM.
+    Open(Arc<Fate>),
+}
 
-impl Earlier {
-    fn denial(self) -> Denial {
-        match *self.0.borrow() {
-            Fate::Settled => Denial::Replayed,
-            Fate::Open | Fate::Forgotten => Denial::CopyInFlight,
+/// What becomes of a message, for copies that wait for it.
+struct Fate {
+    /// [`OPEN`], [`SETTLED`] or [`FORGOTTEN`].
+    decided: AtomicU8,
+    news: Notify,
+}
+
+impl Fate {
+    fn open() -> Fate {
+        Fate { decided: AtomicU8::new(OPEN), news: Notify::const_new() }
+    }
+
+    fn is_open(&self) -> bool {
+        self.decided.load(Ordering::Acquire) == OPEN
+    }
+
+    fn decide(&self, fate: u8) {
+        self.decided.store(fate, Ordering::Release);
+        self.news.notify_waiters();
+    }
+
+    /// Waits until it is decided; true when the message was forgotten.
+    async fn is_forgotten(&self) -> bool {
+        // First the ear, then the look: what happens in between is heard.
+        let mut news = pin!(self.news.notified());
+        news.as_mut().enable();
+        if self.is_open() {
+            news.await;
         }
+        self.decided.load(Ordering::Acquire) == FORGOTTEN
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
-    Open,
-    Settled,
-    Forgotten,
+impl Earlier {
+    fn denial(self) -> Denial {
+        match self {
+            Earlier::Open(fate) if fate.decided.load(Ordering::Acquire) != SETTLED => Denial::CopyInFlight,
+            Earlier::Open(_) | Earlier::Settled => Denial::Replayed,
+        }
+    }
 }
 
 impl Replays {
@@ -84,7 +116,7 @@ impl Replays {
         Replays { seen: Vec::new(), known, most, patience, claims: None }.successor(callers, patience)
     }
 
-    /// Bytes that `most` messages of one caller take at most, beside what copies of them wait for.
+    /// Bytes that `most` messages of one caller take at most.
     pub fn room(most: u64) -> u64 {
         Ledger::<[u8; 20], Earlier>::room(most)
     }
@@ -117,7 +149,10 @@ impl Replays {
             Ok(ticket) => return Ok(ticket),
             Err(earlier) => earlier,
         };
-        timeout(self.patience, forgotten(earlier)).await.map_err(|_| Denial::CopyInFlight)??;
+        let Earlier::Open(fate) = earlier else { return Err(Denial::Replayed) };
+        if !timeout(self.patience, fate.is_forgotten()).await.map_err(|_| Denial::CopyInFlight)? {
+            return Err(Denial::Replayed);
+        }
         // Whoever waited once does not queue again: a PAM in trouble would get the copies one by one, the last of them
         // long after its time.
         admit(seen, key, time)?.map_err(Earlier::denial)
@@ -144,8 +179,8 @@ impl Replays {
 /// Under each of the caller's keys: while keys rotate, which of them comes first is another one before and after a reload,
 /// and in the end only the new one is left to know the message by.
 fn admit(seen: &Arc<Seen>, key: &ReplayKey, time: Duration) -> Result<Result<Ticket, Earlier>, Denial> {
-    let (fate, watched) = watch::channel(Fate::Open);
-    if let Err(earlier) = keep(seen, key.message, Earlier(watched.clone()), time)? {
+    let fate = Arc::new(Fate::open());
+    if let Err(earlier) = keep(seen, key.message, &fate, time)? {
         return Ok(Err(earlier));
     }
     let mut ticket = Ticket { seen: Arc::clone(seen), message: key.message, others: Vec::new(), fate, claim: None };
@@ -154,7 +189,7 @@ fn admit(seen: &Arc<Seen>, key: &ReplayKey, time: Duration) -> Result<Result<Tic
         if *other == ticket.message || ticket.others.contains(other) {
             continue;
         }
-        match keep(seen, *other, Earlier(watched.clone()), time)? {
+        match keep(seen, *other, &ticket.fate, time)? {
             Ok(()) => ticket.others.push(*other),
             // What was kept so far goes with the ticket.
             Err(earlier) => return Ok(Err(earlier)),
@@ -164,38 +199,41 @@ fn admit(seen: &Arc<Seen>, key: &ReplayKey, time: Duration) -> Result<Result<Tic
 }
 
 /// A full memory knows all the same what it holds.
-fn keep(seen: &Seen, message: [u8; 20], it: Earlier, time: Duration) -> Result<Result<(), Earlier>, Denial> {
+fn keep(seen: &Seen, message: [u8; 20], fate: &Arc<Fate>, time: Duration) -> Result<Result<(), Earlier>, Denial> {
     match seen.0.reserve() {
-        Ok(place) => Ok(seen.0.keep_first(place, message, it, time)),
+        Ok(place) => Ok(seen.0.keep_first(place, message, Earlier::Open(Arc::clone(fate)), time)),
         Err(Full) => Ok(Err(seen.0.find(&message).ok_or(Denial::ReplayMemoryFull)?)),
     }
-}
-
-/// Waits for the fate of an earlier copy; it must have been forgotten for this one to go on.
-async fn forgotten(mut earlier: Earlier) -> Result<(), Denial> {
-    let decided = earlier.0.wait_for(|fate| *fate != Fate::Open).await.map(|fate| *fate);
-    if decided.is_ok_and(|fate| fate == Fate::Settled) { Err(Denial::Replayed) } else { Ok(()) }
 }
 
 impl Ticket {
     /// The PAM gave a definitive answer: the message stays remembered for its time.
     pub fn settle(mut self) {
-        self.fate.send_replace(Fate::Settled);
+        self.messages().for_each(|message| self.seen.0.change(message, Earlier::Settled));
+        self.fate.decide(SETTLED);
         if let Some(claim) = self.claim.take() {
             claim.settle();
         }
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &[u8; 20]> {
+        std::iter::once(&self.message).chain(&self.others)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if *self.fate.borrow() == Fate::Open {
+        if self.fate.is_open() {
             // First out of the ledger, then the news: who waits finds the key free.
-            std::iter::once(&self.message).chain(&self.others).for_each(|message| self.seen.0.drop_key(message));
-            self.fate.send_replace(Fate::Forgotten);
+            self.messages().for_each(|message| self.seen.0.drop_key(message));
+            self.fate.decide(FORGOTTEN);
         }
     }
 }
+
+const OPEN: u8 = 0;
+const SETTLED: u8 = 1;
+const FORGOTTEN: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -271,6 +309,22 @@ mod tests {
             }
             assert_eq!(copy.await.unwrap(), settled.then_some(Denial::Replayed));
         }
+    }
+
+    #[tokio::test]
+    async fn a_copy_hears_of_the_first_also_when_that_was_with_the_pam_beyond_its_time() {
+        let replays = Arc::new(memory(10, HOUR));
+        let ticket = replays.first(KEY, Duration::from_secs(1)).await.ok().unwrap();
+        let copy = tokio::spawn({
+            let replays = Arc::clone(&replays);
+            async move { refusal(&replays, KEY).await }
+        });
+        tokio::task::yield_now().await;
+        while replays.seen_of(&KEY).ok().unwrap().0.has(&KEY.message) {
+            std::thread::yield_now();
+        }
+        ticket.settle();
+        assert_eq!(copy.await.unwrap(), Some(Denial::Replayed));
     }
 
     #[tokio::test]

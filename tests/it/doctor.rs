@@ -439,7 +439,7 @@ async fn a_connection_under_tls_takes_no_more_than_it_is_counted_with() {
 
 #[tokio::test]
 async fn a_signed_message_takes_no_more_than_it_is_counted_with() {
-    const MANY: usize = 8_000;
+    const MANY: usize = 12_000;
     let pam = Pam::start().await;
     let set = ["--set", "log.sample=0.0001%", "--set", "limits.requests_per_connection=100000"];
     let mut running = Running::start("config/betstack.toml", &pam.address.to_string(), &set);
@@ -456,10 +456,9 @@ async fn a_signed_message_takes_no_more_than_it_is_counted_with() {
             before = running.resident();
         }
     }
-    let each = (running.resident().saturating_sub(before) * 1024 / MANY) as u64;
-    // A place in a table that is not full, and what stands behind it.
-    let most = footprint::MESSAGE + 2 * 49;
-    assert!(each <= most, "{each} bytes each");
+    let taken = running.resident().saturating_sub(before) * 1024;
+    // Each a place in a table that is half full; and the kernel may give memory in pieces of 2 MiB.
+    assert!(taken <= MANY * 2 * 41 + (2 << 20), "{taken} bytes");
     running.kill();
     log.join().unwrap();
 }
