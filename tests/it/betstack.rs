@@ -368,9 +368,11 @@ async fn a_digit_cannot_move_between_timestamp_and_body() {
             .with("signature", &signature)
             .body(whole[at..].to_owned())
     };
+    // A number has no zero in front; what the clock shows decides whether this one would.
+    let five = if timestamp.as_bytes()[5] == b'0' { "syntax" } else { "trailing_bytes" };
     let refusals = vec![
         Refusal::new("a digit to the body", divided(9), 400, 400, "trailing_bytes"),
-        Refusal::new("five digits to the body", divided(5), 400, 400, "trailing_bytes"),
+        Refusal::new("five digits to the body", divided(5), 400, 400, five),
         Refusal::new("the brace to the timestamp", divided(11), 400, 400, "trailing_bytes"),
         Refusal::new("all of it", divided(0), 400, 400, "trailing_bytes"),
     ];
