@@ -6,10 +6,10 @@ pub mod password;
 pub mod replay;
 pub mod signature;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use zeroize::Zeroizing;
 
 use self::authorization::{AuthScheme, Authorization, Basic};

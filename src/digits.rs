@@ -2,11 +2,47 @@
 
 use core::fmt::{self, Display, Write};
 use core::net::IpAddr;
-use std::time::SystemTime;
+use std::cell::Cell;
+use std::time::{Duration, SystemTime};
 
 /// A moment as logs and pages have it: RFC 3339 in UTC, with microseconds.
 pub fn timestamp(at: SystemTime) -> String {
     humantime::format_rfc3339_micros(at).to_string()
+}
+
+/// The same, written behind what is there already.
+pub fn put_timestamp(text: &mut Vec<u8>, at: SystemTime) {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
+    // A calendar is dear, and many things happen within a second.
+    let (_, second) = SECOND.with(|known| {
+        if known.get().0 != since.as_secs() {
+            let mut digits = Vec::with_capacity(20);
+            put_shown(&mut digits, humantime::format_rfc3339_seconds(begun));
+            known.set((since.as_secs(), digits.first_chunk().copied().unwrap_or_default()));
+        }
+        known.get()
+    });
+    text.extend_from_slice(&second);
+    text.push(b'.');
+    text.extend_from_slice(&six_digits(since.subsec_micros()));
+    text.push(b'Z');
+}
+
+thread_local! {
+    /// The last second that was written, without its end: `2026-11-21T18:30:07`.
+    static SECOND: Cell<(u64, [u8; 19])> = const { Cell::new((0, *b"1970-01-01T00:00:00")) };
+}
+
+/// A number below a million, with its zeros in front.
+pub fn six_digits(number: u32) -> [u8; 6] {
+    let mut digits = [b'0'; 6];
+    let mut rest = number;
+    for digit in digits.iter_mut().rev() {
+        *digit += (rest % 10) as u8;
+        rest /= 10;
+    }
+    digits
 }
 
 /// A number in decimal digits.
@@ -59,6 +95,20 @@ impl Write for Behind<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_written_the_same_way_whichever_comes_before() {
+        for micros in
+            [0, 999_999, 1_700_000_000_000_001, 1_700_000_000_900_000, 951_782_400_000_010, 4_102_444_799_123_456]
+        {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
+            for at in [at, at + Duration::from_millis(1), at] {
+                let mut text = Vec::new();
+                put_timestamp(&mut text, at);
+                assert_eq!(String::from_utf8(text).unwrap(), timestamp(at));
+            }
+        }
+    }
 
     #[test]
     fn they_are_written_as_the_standard_library_writes_them() {

@@ -142,17 +142,17 @@ impl Event<'_> {
         }
         line.address("client.address", self.client);
         line.text("http.route", &self.route);
-        line.text("http.request.method", self.method);
+        line.word("http.request.method", self.method);
         line.number("http.response.status_code", self.status.into());
-        line.text("decision", self.decision.as_str());
+        line.word("decision", self.decision.as_str());
         if let Some(denial) = self.denial {
-            line.text("check", denial.check().as_str());
-            line.text("reason", denial.reason());
+            line.word("check", denial.check().as_str());
+            line.word("reason", denial.reason());
         }
         if !self.would_refuse.is_empty() {
             line.list("would_refuse", self.would_refuse.iter(), |line, denial| {
-                line.text("check", denial.check().as_str());
-                line.text("reason", denial.reason());
+                line.word("check", denial.check().as_str());
+                line.word("reason", denial.reason());
             });
         }
         line.text("correlation_id", &self.correlation_id);

@@ -15,6 +15,7 @@ use memchr::memchr;
 pub struct Fields {
     raw: Bytes,
     spans: Vec<Span>,
+    lengths: Lengths,
 }
 
 /// One header field. Has no `Debug`: its value may be a secret.
@@ -62,7 +63,7 @@ pub enum Only<'a> {
 impl Fields {
     /// No fields.
     pub fn empty() -> Fields {
-        Fields { raw: Bytes::new(), spans: Vec::new() }
+        Fields { raw: Bytes::new(), spans: Vec::new(), lengths: Lengths::default() }
     }
 
     /// Reads the field lines that start at `from` and end with the empty line, which must be the
@@ -72,6 +73,7 @@ impl Fields {
     /// colon, names are tokens, values have no control byte but HTAB. At most `most` fields.
     pub fn scan(raw: Bytes, from: usize, most: usize) -> Result<Fields, FieldFault> {
         let mut spans = Vec::with_capacity(most.min(USUAL));
+        let mut lengths = Lengths::default();
         let mut start = from;
         loop {
             let rest = raw.get(start..).unwrap_or_default();
@@ -81,7 +83,7 @@ impl Fields {
                 if rest.len() != feed + 1 {
                     return Err(FieldFault::End);
                 }
-                return Ok(Fields { raw, spans });
+                return Ok(Fields { raw, spans, lengths });
             }
             let (name, value) = halves(line).ok_or_else(|| fault_of(line))?;
             let value = trim_start(value);
@@ -91,6 +93,7 @@ impl Fields {
                 return Err(FieldFault::TooMany);
             }
             spans.push(Span::new(start, name, value_start, value)?);
+            lengths.add(name);
             start += feed + 1;
         }
     }
@@ -103,6 +106,7 @@ impl Fields {
     ) -> Result<Fields, FieldFault> {
         let mut raw = BytesMut::new();
         let mut spans = Vec::with_capacity(most.min(USUAL));
+        let mut lengths = Lengths::default();
         for (name, value) in pairs {
             let value = trim(value);
             check_name(name)?;
@@ -112,10 +116,11 @@ impl Fields {
             }
             let start = raw.len();
             spans.push(Span::new(start, name, start + name.len(), value)?);
+            lengths.add(name);
             raw.extend_from_slice(name);
             raw.extend_from_slice(value);
         }
-        Ok(Fields { raw: raw.freeze(), spans })
+        Ok(Fields { raw: raw.freeze(), spans, lengths })
     }
 
     /// All fields, in the order they came.
@@ -135,9 +140,10 @@ impl Fields {
     /// The values of every field with this name, in the order they came; case is ignored.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         // By their length first, which tells nearly all of them apart.
+        let spans = if self.lengths.have(name.as_bytes()) { self.spans.as_slice() } else { &[] };
         let same_length = |span: &&Span| (span.name_end - span.name) as usize == name.len();
         let same = |span: &&Span| part(&self.raw, span.name, span.name_end).eq_ignore_ascii_case(name.as_bytes());
-        let spans = self.spans.iter().filter(same_length).filter(same);
+        let spans = spans.iter().filter(same_length).filter(same);
         spans.map(|span| part(&self.raw, span.value, span.value_end))
     }
 
@@ -239,6 +245,25 @@ struct Span {
     value_end: u32,
 }
 
+/// Which lengths the names have, so that most of those that are not there need not be looked for. Lengths share a bit with
+/// those that are 64 more.
+#[derive(Clone, Copy, Default)]
+struct Lengths(u64);
+
+impl Lengths {
+    fn add(&mut self, name: &[u8]) {
+        self.0 |= Lengths::bit(name);
+    }
+
+    fn have(self, name: &[u8]) -> bool {
+        self.0 & Lengths::bit(name) != 0
+    }
+
+    fn bit(name: &[u8]) -> u64 {
+        1 << (name.len() % 64)
+    }
+}
+
 impl Span {
     fn new(start: usize, name: &[u8], value_start: usize, value: &[u8]) -> Result<Span, FieldFault> {
         let place = |at: usize| u32::try_from(at).map_err(|_| FieldFault::TooLong);
@@ -338,7 +363,7 @@ const TOKEN: [bool; 256] = {
 /// Room for as many fields at first: most messages have fewer.
 const USUAL: usize = 16;
 
-const HOP_BY_HOP: [&[u8]; 11] = [
+pub(crate) const HOP_BY_HOP: [&[u8]; 11] = [
     b"connection",
     b"http2-settings",
     b"keep-alive",

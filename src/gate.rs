@@ -45,8 +45,9 @@ pub trait Ask: Sync {
     fn presumed(&self, presumption: TokenDigest) -> bool;
     /// May this caller send another request now? Counts it, if so.
     fn rate(&self, caller: &str) -> Result<(), Denial>;
-    /// Has somebody failed to prove who it is where the request comes from?
-    fn remembers_failures(&self) -> bool;
+    /// Does it matter whom the request claims to be, which has `failed` to prove it or has not? The latter where somebody
+    /// has failed who comes from the same place.
+    fn counts_failures(&self, failed: bool) -> bool;
     /// Is there room to record that a token ended?
     fn room(&self) -> Result<Room, Denial>;
 }
@@ -197,7 +198,7 @@ impl Gate {
 
         // 3. Credential and 4. signature: who calls, and from where.
         let proven = self.prove(route, &mut view, whence, trail, ask).await;
-        if proven.is_err() || ask.remembers_failures() {
+        if ask.counts_failures(proven.is_err()) {
             trail.claim = Some(self.claim(&view));
         }
         let proof = proven?;

@@ -7,7 +7,11 @@ pub fn encode(bytes: &[u8]) -> String {
 
 /// The same, written behind what is there already.
 pub fn extend(text: &mut Vec<u8>, bytes: &[u8]) {
-    text.extend(bytes.iter().flat_map(|byte| pair(*byte)));
+    for part in bytes.chunks(PART) {
+        let mut digits = [[0; 2]; PART];
+        digits.iter_mut().zip(part).for_each(|(digits, byte)| *digits = pair(*byte));
+        text.extend_from_slice(digits.as_flattened().get(..2 * part.len()).unwrap_or_default());
+    }
 }
 
 /// The bytes behind digits of either case; `None` for anything else.
@@ -34,6 +38,9 @@ pub fn pair(byte: u8) -> [u8; 2] {
 fn value(digit: u8) -> u8 {
     VALUES.get(usize::from(digit)).copied().unwrap_or(u8::MAX)
 }
+
+/// Bytes that are written at once: as many as ids have.
+const PART: usize = 32;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 

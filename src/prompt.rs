@@ -20,12 +20,47 @@ pub struct Elapsed;
 #[derive(Default)]
 pub struct Deadline(Option<Pin<Box<Sleep>>>);
 
+/// How long something may take. No clock is asked for it before it is known to take any time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    step: Duration,
+    until: Option<Instant>,
+}
+
+impl Limit {
+    /// So long, but not beyond this moment.
+    pub fn until(step: Duration, until: Option<Instant>) -> Limit {
+        Limit { step, until }
+    }
+
+    /// When the time is over of what begins now.
+    fn due(self) -> Instant {
+        let due = Instant::now() + self.step.min(LONGEST);
+        self.until.map_or(due, |until| due.min(until))
+    }
+}
+
+impl From<Duration> for Limit {
+    fn from(step: Duration) -> Limit {
+        Limit::until(step, None)
+    }
+}
+
 /// Waits for something, but not for longer than `limit`. What is ready at once needs neither a clock nor a timer.
 ///
 /// # Errors
 /// When the time is over.
-pub async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+pub async fn within<F: Future>(limit: impl Into<Limit>, future: F) -> Result<F::Output, Elapsed> {
     Deadline::default().within(limit, future).await
+}
+
+/// What comes of something without waiting for it; it can be awaited afterwards.
+pub async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 impl Deadline {
@@ -33,18 +68,22 @@ impl Deadline {
     ///
     /// # Errors
     /// When the time is over.
-    pub async fn within<F: Future>(&mut self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    pub async fn within<F: Future>(&mut self, limit: impl Into<Limit>, future: F) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
-        if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        if let Some(output) = at_once(future.as_mut()).await {
             return Ok(output);
         }
-        let due = Instant::now() + limit.min(LONGEST);
+        let due = limit.into().due();
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if sleep.deadline() > due {
             sleep.as_mut().reset(due);
         }
+        // It has been asked in this very turn, and will wake the same task.
+        let mut asked = true;
         poll_fn(|context| {
-            if let Poll::Ready(output) = future.as_mut().poll(context) {
+            if !std::mem::take(&mut asked)
+                && let Poll::Ready(output) = future.as_mut().poll(context)
+            {
                 return Poll::Ready(Ok(output));
             }
             while sleep.as_mut().poll(context).is_ready() {
@@ -86,6 +125,17 @@ mod tests {
         assert_eq!(before.elapsed(), MINUTE);
         assert_eq!(within(2 * MINUTE, sleep(MINUTE)).await, Ok(()));
         assert_eq!(within(Duration::MAX, sleep(MINUTE)).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_has_its_own_limit_and_that_of_the_whole() {
+        let before = Instant::now();
+        for (step, whole, takes) in [(1, 9, 1), (5, 3, 2), (5, 3, 0)] {
+            let limit = Limit::until(step * MINUTE, Some(before + whole * MINUTE));
+            let began = Instant::now();
+            assert_eq!(within(limit, pending::<()>()).await, Err(Elapsed));
+            assert_eq!(began.elapsed(), takes * MINUTE, "{step} of {whole}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,15 +15,15 @@ pub mod latency;
 pub mod tally;
 pub mod window;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hashbrown::HashMap;
 
 use self::latency::{Latencies, Latency};
-use self::tally::{Example, Kind, Tally, Told};
+use self::tally::{Example, Named, Tally, Told};
 use self::window::Window;
 use crate::denial::Denial;
 use crate::digits::timestamp;
@@ -219,7 +219,7 @@ impl Sight {
 
     /// Counts what never became a request.
     pub fn observe_turned_away(&self, reason: &'static str, now: Moment) {
-        let kind = Kind { caller: NONE.into(), route: NONE.into(), reason };
+        let kind = Named { caller: NONE, route: NONE, reason };
         let example = |kind| Example { kind, timestamp: String::new(), status: 0, correlation_id: String::new() };
         self.turned_away.add(kind, self.second(now), example);
     }
@@ -274,7 +274,7 @@ impl Sight {
     }
 
     fn tell(&self, tally: &Tally, event: &Event<'_>, reason: &'static str, second: u32) {
-        let kind = Kind { caller: event.caller.as_ref().into(), route: event.route.as_ref().into(), reason };
+        let kind = Named { caller: &event.caller, route: &event.route, reason };
         tally.add(kind, second, |kind| Example {
             kind,
             timestamp: timestamp(event.at),

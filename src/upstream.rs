@@ -36,7 +36,7 @@ mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::Scheme;
@@ -240,8 +240,7 @@ impl Upstream {
         let unsent = |kind| Failure { kind, sent: false };
         match self.way(patience).await.map_err(unsent)? {
             Way::Http1(mut connection, reused) => {
-                let limit = patience.at_most(self.limits.write);
-                connection.write(outbound::http1(request), body, limit).await?;
+                connection.write(outbound::http1(request), body, patience.limit(self.limits.write)).await?;
                 let answer = self.answer(connection, manner, reused, patience).await;
                 answer.map_err(|kind| Failure { kind, sent: true })
             }
@@ -257,13 +256,13 @@ impl Upstream {
     async fn way(&self, patience: Patience) -> Result<Way, FailureKind> {
         let tls = self.tls.as_ref().map(|tls| tls.now());
         let tls = tls.as_ref();
-        let limit = patience.at_most(self.limits.connect);
         if self.protocol != Protocol::Http2
-            && let Some(rested) = self.pool().take(tls)
+            && let Some(rested) = self.pool().take(tls, patience.since())
         {
             self.counts.reuse(false);
             return Ok(Way::Http1(self.counted(rested), true));
         }
+        let limit = patience.at_most(self.limits.connect);
         let found = match self.protocol {
             Protocol::Http1 => timeout(limit, self.open(tls)).await,
             Protocol::Auto if self.chose_http1.load(Ordering::Relaxed) => timeout(limit, self.open(tls)).await,
@@ -330,15 +329,17 @@ impl Upstream {
         let framing = head.framing(manner.head_request);
         let framing = framing.map_err(FailureKind::Malformed)?;
         let mut incoming = Incoming::new(connection, framing, self.limits);
-        let body = match incoming.gather(patience).await? {
+        let gathered = incoming.gather(patience).await?;
+        let at = Instant::now();
+        let body = match gathered {
             Gathered::Whole(body) => {
-                incoming.release(self.pool());
+                incoming.release(self.pool(), at);
                 AnswerBody::Whole(body)
             }
             Gathered::Larger(_) if manner.must_hold => return Err(FailureKind::TooLarge),
             Gathered::Larger(gathered) => AnswerBody::Stream(incoming.stream(gathered, Arc::clone(self.pool()))),
         };
-        Ok(Answer { status: head.status, fields: head.fields, body, reused })
+        Ok(Answer { status: head.status, fields: head.fields, body, reused, at })
     }
 }
 

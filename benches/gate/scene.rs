@@ -120,8 +120,8 @@ impl Ask for Memory {
         Ok(())
     }
 
-    fn remembers_failures(&self) -> bool {
-        false
+    fn counts_failures(&self, failed: bool) -> bool {
+        failed
     }
 
     fn room(&self) -> Result<Room, Denial> {

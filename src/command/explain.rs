@@ -301,7 +301,7 @@ impl Ask for Offline {
         Ok(())
     }
 
-    fn remembers_failures(&self) -> bool {
+    fn counts_failures(&self, _: bool) -> bool {
         false
     }
 

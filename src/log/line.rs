@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use crate::digits::{put_address, put_number, put_shown};
+use crate::digits::{put_address, put_number, put_shown, put_timestamp, six_digits};
 use crate::hex;
 
 /// A line that is being written.
@@ -17,18 +17,26 @@ impl Line {
     pub fn new(at: SystemTime, level: &'static str, event: &'static str) -> Line {
         let mut line = Line(Vec::with_capacity(USUAL));
         line.0.extend_from_slice(b"{\"timestamp\":\"");
-        put_shown(&mut line.0, humantime::format_rfc3339_micros(at));
+        put_timestamp(&mut line.0, at);
         line.0.push(b'"');
-        line.text("level", level);
-        line.text("event", event);
+        line.word("level", level);
+        line.word("event", event);
         line
+    }
+
+    /// A word of the program's own, in which nothing must be escaped.
+    pub fn word(&mut self, name: &'static str, word: &'static str) {
+        debug_assert!(word.bytes().all(is_plain));
+        self.name(name);
+        self.0.push(b'"');
+        self.0.extend_from_slice(word.as_bytes());
+        self.0.push(b'"');
     }
 
     /// A text, escaped where it must be.
     pub fn text(&mut self, name: &'static str, text: &str) {
         self.name(name);
-        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+        if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
             self.0.push(b'"');
             self.0.extend_from_slice(text.as_bytes());
             self.0.push(b'"');
@@ -75,15 +83,10 @@ impl Line {
     /// A duration in seconds. Microseconds are as fine as the clock is worth.
     pub fn seconds(&mut self, name: &'static str, time: Duration) {
         self.name(name);
-        let micros = u64::try_from((time.as_nanos() + 500) / 1000).unwrap_or(u64::MAX);
-        put_number(&mut self.0, micros / 1_000_000);
+        let micros = (time.subsec_nanos() + 500) / 1000;
+        put_number(&mut self.0, time.as_secs().saturating_add((micros / 1_000_000).into()));
         self.0.push(b'.');
-        let mut rest = micros % 1_000_000;
-        let mut digits = [b'0'; 6];
-        for digit in digits.iter_mut().rev() {
-            *digit += (rest % 10) as u8;
-            rest /= 10;
-        }
+        let digits = six_digits(micros % 1_000_000);
         let shown = digits.iter().rposition(|digit| *digit != b'0').map_or(1, |last| last + 1);
         self.0.extend_from_slice(digits.get(..shown).unwrap_or(&digits));
     }
@@ -117,6 +120,10 @@ impl Line {
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b"\":");
     }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte >= b' ' && byte != b'"' && byte != b'\\'
 }
 
 /// Most lines of requests have no more bytes.

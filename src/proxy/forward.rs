@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::digits::{put_address, put_number};
-use crate::fields::{Field, Fields, fold, is_hop_by_hop};
+use crate::fields::{Field, Fields, HOP_BY_HOP, fold, is_hop_by_hop};
 use crate::origin::Origin;
 use crate::request::{Method, Request};
 use crate::trace::{CorrelationId, TraceContext};
@@ -115,33 +115,17 @@ pub fn correlation_field(correlation: &CorrelationId) -> (Bytes, Bytes) {
 /// What becomes of a header of the caller's. By its name as servers fold it that turn names into variables, where `-`, `_`
 /// and `.` become one character.
 fn fate(name: &[u8]) -> Fate {
-    let mut folded = [0; LONGEST];
-    let Some(room) = folded.get_mut(..name.len()) else {
-        // Longer than any that is listed; only what it begins with can matter.
-        let forwarded = fold(name).take(FORWARDED.len()).eq(FORWARDED.iter().copied());
-        return if forwarded { Fate::OfTheWay } else { Fate::Passes };
-    };
-    room.iter_mut().zip(fold(name)).for_each(|(place, byte)| *place = byte);
-    match &*room {
-        // Stamped here, or settled between the caller and us: `Expect` has been answered.
-        b"content-length" | b"expect" | b"traceparent" | b"tracestate" | b"x-correlation-id" => Fate::Dropped,
-        // By these some frameworks take another method or path than the request line's, which is the one that was checked.
-        b"x-http-method" | b"x-http-method-override" | b"x-method-override" | b"x-original-url" | b"x-rewrite-url" => {
-            Fate::Dropped
-        }
-        // By these proxies name the client, and each is believed by some server.
-        b"forwarded"
-        | b"x-forwarded-for"
-        | b"x-real-ip"
-        | b"x-client-ip"
-        | b"x-cluster-client-ip"
-        | b"true-client-ip"
-        | b"cf-connecting-ip"
-        | b"fastly-client-ip" => Fate::Dropped,
-        b"accept-encoding" if name.eq_ignore_ascii_case(b"accept-encoding") => Fate::Encoding,
-        other if other.starts_with(FORWARDED) => Fate::OfTheWay,
-        _ if is_hop_by_hop(name) => Fate::Dropped,
-        _ => Fate::Passes,
+    let listed = LENGTHS.get(name.len()).is_some_and(|listed| *listed);
+    if listed && DROPPED.iter().any(|dropped| dropped.len() == name.len() && fold(name).eq(dropped.iter().copied())) {
+        return Fate::Dropped;
+    }
+    if fold(name).take(FORWARDED.len()).eq(FORWARDED.iter().copied()) {
+        return Fate::OfTheWay;
+    }
+    match listed {
+        true if name.eq_ignore_ascii_case(ENCODING) => Fate::Encoding,
+        true if is_hop_by_hop(name) => Fate::Dropped,
+        true | false => Fate::Passes,
     }
 }
 
@@ -154,6 +138,50 @@ enum Fate {
     /// It says how a request came, as anybody can write. It passes from a trusted proxy alone.
     OfTheWay,
 }
+
+/// What never goes to the PAM as the caller sent it.
+const DROPPED: [&[u8]; 18] = [
+    // Stamped here, or settled between the caller and us: `Expect` has been answered.
+    b"content-length",
+    b"expect",
+    b"traceparent",
+    b"tracestate",
+    b"x-correlation-id",
+    // By these some frameworks take another method or path than the request line's, which is the one that was checked.
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-original-url",
+    b"x-rewrite-url",
+    // By these proxies name the client, and each is believed by some server.
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"true-client-ip",
+    b"cf-connecting-ip",
+    b"fastly-client-ip",
+];
+
+const ENCODING: &[u8] = b"accept-encoding";
+
+/// Which lengths names have that are looked at any further. Most names have another one.
+const LENGTHS: [bool; LONGEST] = {
+    let mut lengths = [false; LONGEST];
+    lengths[ENCODING.len()] = true;
+    let mut at = 0;
+    while at < DROPPED.len() {
+        lengths[DROPPED[at].len()] = true;
+        at += 1;
+    }
+    let mut at = 0;
+    while at < HOP_BY_HOP.len() {
+        lengths[HOP_BY_HOP[at].len()] = true;
+        at += 1;
+    }
+    lengths
+};
 
 /// What is settled between the caller and us.
 const SETTLED: [&str; 2] = ["content-length", "expect"];

@@ -1,6 +1,7 @@
 //! The answers to what the gate asks: the memories of this process.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::lockout::Lockouts;
 use crate::log::requests::RequestLog;
 use crate::moment::Moment;
 use crate::network::neighbourhood;
+use crate::prompt::at_once;
 use crate::rate::Rates;
 use crate::revocation::presumed::Presumed;
 use crate::revocation::{Revocations, Room};
@@ -128,13 +130,17 @@ impl Ask for Asking<'_> {
         }
     }
 
-    fn remembers_failures(&self) -> bool {
-        self.memory.lockouts.know(self.client)
+    fn counts_failures(&self, failed: bool) -> bool {
+        self.limits.lockout.is_some() && (failed || self.memory.lockouts.know(self.client))
     }
 
     async fn first(&self, key: ReplayKey, time: Duration) -> Result<Ticket, Denial> {
+        let mut first = pin!(self.memory.replays.first(key, time));
+        if let Some(first) = at_once(first.as_mut()).await {
+            return first;
+        }
         let asked = Instant::now();
-        let first = self.memory.replays.first(key, time).await;
+        let first = first.await;
         *self.waited.lock().unwrap_or_else(PoisonError::into_inner) += asked.elapsed();
         first
     }

@@ -120,6 +120,8 @@ struct Course<'g> {
     place: Option<Place>,
     own: Duration,
     upstream: Option<Duration>,
+    /// When the last was decided about it that is known.
+    decided: Option<Instant>,
     exchange: Option<Exchange>,
 }
 
@@ -397,12 +399,13 @@ impl Portcullis {
 
         let arrived = Instant::now();
         let ask = self.memory.asking(&self.limits, whence.origin.client);
-        let now = SystemTime::now();
+        let now = stamps.came.wall(arrived);
         let admitted = self.gate.admit(entry, &request, whence, now, &mut course.trail, &ask).await;
         if let Some(text) = &course.trail.correlation {
             stamps.adopt(text);
         }
         let decided = Instant::now();
+        course.decided = Some(decided);
         course.own = decided.duration_since(arrived).saturating_sub(ask.waited());
         let permit = ask.judged(admitted, &course.trail)?;
         // Last: a place is nothing that those who prove nothing could take away from others.
@@ -412,7 +415,8 @@ impl Portcullis {
         course.settled = permit.settled;
         self.place_in_trace(stamps, &course.trail);
         let answer = self.ask_pam(&request, whence.origin, stamps, &permit).await;
-        let answered = Instant::now();
+        let answered = answer.as_ref().map_or_else(|_| Instant::now(), |answer| answer.at);
+        course.decided = Some(answered);
         course.upstream = Some(answered.duration_since(decided));
         course.exchange = (self.spans.is_some() && stamps.trace.own().sampled()).then(|| Exchange {
             asked: decided,
@@ -425,7 +429,9 @@ impl Portcullis {
         course.place = streams.then_some(place);
 
         let reply = self.conclude(&request, answer?, permit, stamps, course).await;
-        course.own += answered.elapsed();
+        let concluded = Instant::now();
+        course.decided = Some(concluded);
+        course.own += concluded.duration_since(answered);
         reply
     }
 
@@ -563,7 +569,6 @@ impl Portcullis {
         method: &'static str,
         status: u16,
         denial: Option<Denial>,
-        start: Instant,
     ) -> Record {
         let recorded = self.spans.is_some() && stamps.trace.own().sampled();
         let recorded = recorded.then(|| {
@@ -572,7 +577,7 @@ impl Portcullis {
             Recorded::of(&stamps.trace, Asked { path, version: stamps.version, scheme }, course.exchange)
         });
         Record {
-            at: SystemTime::now(),
+            at: stamps.came.wall(course.decided.unwrap_or_else(Instant::now)),
             client: stamps.client,
             method,
             status,
@@ -598,7 +603,7 @@ impl Portcullis {
             },
             suspect: course.trail.suspect.filter(|_| course.trail.caller.is_none()),
             recorded,
-            start,
+            start: stamps.came.at,
             unsettled: course.unsettled,
             _place: course.place,
         }
@@ -647,7 +652,7 @@ impl Serve for Portcullis {
         body: &mut impl Body,
     ) -> (Reply, Record) {
         self.metrics.in_flight.inc();
-        let start = Instant::now();
+        let came = Came::now();
         let mut course = Course::default();
         let origin = match &head {
             Ok(head) if !peer.unnamed => self.trusted_proxies.origin(peer.address, &head.fields),
@@ -655,7 +660,7 @@ impl Serve for Portcullis {
             Ok(_) | Err(_) => Ok(Origin::of(peer.address)),
         };
         let client = origin.map_or(peer.address, |origin| origin.client);
-        let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields), client);
+        let mut stamps = Stamps::new(head.as_ref().map_or(&Fields::empty(), |head| &head.fields), client, came);
         stamps.version = head.as_ref().ok().map(|head| head.version);
         let method = head.as_ref().map_or(NONE, |head| head.method.as_str());
         let passed = match (head, origin) {
@@ -680,7 +685,7 @@ impl Serve for Portcullis {
                 (Reply { last, ..self.refuse(denial, &stamps, method == "HEAD") }, Some(denial))
             }
         };
-        let record = self.record(course, stamps, method, reply.status, denial, start);
+        let record = self.record(course, stamps, method, reply.status, denial);
         (reply, record)
     }
 
@@ -743,8 +748,27 @@ fn known(settings: &Settings) -> impl Iterator<Item = KnownCaller> {
     settings.callers.iter().map(move |caller| KnownCaller { name: caller.name.clone(), keys: ids(caller) })
 }
 
-/// The identifiers of one request, and where it comes from.
+/// When a request came: by the clock that people go by, and by the one that never jumps. What comes later is told from here
+/// by the second.
+#[derive(Clone, Copy)]
+struct Came {
+    wall: SystemTime,
+    at: Instant,
+}
+
+impl Came {
+    fn now() -> Came {
+        Came { wall: SystemTime::now(), at: Instant::now() }
+    }
+
+    fn wall(self, later: Instant) -> SystemTime {
+        self.wall + later.saturating_duration_since(self.at)
+    }
+}
+
+/// The identifiers of one request, and where and when it comes from.
 struct Stamps {
+    came: Came,
     client: IpAddr,
     fresh: Fresh,
     correlation: CorrelationId,
@@ -754,14 +778,15 @@ struct Stamps {
 }
 
 impl Stamps {
-    fn new(fields: &Fields, client: IpAddr) -> Stamps {
+    fn new(fields: &Fields, client: IpAddr, came: Came) -> Stamps {
         // From the thread's CSPRNG: ids that could be guessed could be forged into other people's traces.
         let (trace_id, parent_id, random): ([u8; 16], [u8; 8], [u8; 10]) = rand::random();
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = came.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(since.as_millis()).unwrap_or_default();
         let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
         let fresh = Fresh { trace_id, parent_id, uuid };
         Stamps {
+            came,
             client,
             correlation: CorrelationId::adopt_or_mint(fields.all("x-correlation-id"), &fresh),
             trace: TraceContext::adopt_or_start(fields.all("traceparent"), fields.all("tracestate"), &fresh),

@@ -1,7 +1,9 @@
 //! What was refused lately, or failed, or would have been refused: how often, by what, and an example of it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashbrown::{Equivalent, HashMap};
 
 use super::Lately;
 use super::window::Window;
@@ -27,6 +29,27 @@ pub struct Kind {
     pub caller: Box<str>,
     pub route: Box<str>,
     pub reason: &'static str,
+}
+
+/// A [`Kind`] by names that are borrowed: nearly always it is known already.
+#[derive(Clone, Copy, Hash)]
+#[allow(missing_docs)]
+pub struct Named<'n> {
+    pub caller: &'n str,
+    pub route: &'n str,
+    pub reason: &'static str,
+}
+
+impl Equivalent<Kind> for Named<'_> {
+    fn equivalent(&self, kind: &Kind) -> bool {
+        *self.caller == *kind.caller && *self.route == *kind.route && *self.reason == *kind.reason
+    }
+}
+
+impl From<Named<'_>> for Kind {
+    fn from(named: Named<'_>) -> Kind {
+        Kind { caller: named.caller.into(), route: named.route.into(), reason: named.reason }
+    }
 }
 
 /// What has been counted, the most frequent first.
@@ -81,20 +104,29 @@ impl Recent {
 
 impl Tally {
     /// Counts one that happened at a second; `example` tells of it, if it is worth telling.
-    pub fn add(&self, kind: Kind, second: u32, example: impl FnOnce(Kind) -> Example) {
+    pub fn add(&self, kind: Named<'_>, second: u32, example: impl FnOnce(Kind) -> Example) {
         let mut counted = self.counted();
         counted.reasons.entry(kind.reason).or_insert_with(Recent::new).add(second);
-        if !counted.has_room(&kind, second) {
-            counted.unkept += 1;
-            return;
-        }
-        let first = counted.kinds.entry(kind.clone()).or_insert_with(Recent::new).add(second);
+        let known = counted.kinds.get_mut(&kind).map(|recent| recent.add(second));
+        let first = match known {
+            Some(first) => first,
+            None if counted.has_room(second) => {
+                let mut recent = Recent::new();
+                recent.add(second);
+                counted.kinds.insert(kind.into(), recent);
+                true
+            }
+            None => {
+                counted.unkept += 1;
+                return;
+            }
+        };
         // A flood of one kind must not wash away what else there was.
         if first {
             if counted.last.len() == MOST_EXAMPLES {
                 counted.last.pop_front();
             }
-            counted.last.push_back(example(kind));
+            counted.last.push_back(example(kind.into()));
         }
     }
 
@@ -119,8 +151,8 @@ impl Tally {
 
 impl Counted {
     /// Makes room where it can, by forgetting a kind of which there was none for an hour.
-    fn has_room(&mut self, kind: &Kind, second: u32) -> bool {
-        if self.kinds.len() < MOST_KINDS || self.kinds.contains_key(kind) {
+    fn has_room(&mut self, second: u32) -> bool {
+        if self.kinds.len() < MOST_KINDS {
             return true;
         }
         let past = self.kinds.iter().find(|(_, recent)| recent.is_past(second)).map(|(kind, _)| kind.clone());
@@ -145,11 +177,11 @@ pub const MOST_EXAMPLES: usize = 50;
 mod tests {
     use super::*;
 
-    fn kind(caller: &str, reason: &'static str) -> Kind {
-        Kind { caller: caller.into(), route: "debit".into(), reason }
+    fn kind<'n>(caller: &'n str, reason: &'static str) -> Named<'n> {
+        Named { caller, route: "debit", reason }
     }
 
-    fn add(tally: &Tally, kind: Kind, second: u32) {
+    fn add(tally: &Tally, kind: Named<'_>, second: u32) {
         let example =
             |kind| Example { kind, timestamp: second.to_string(), status: 401, correlation_id: String::new() };
         tally.add(kind, second, example);

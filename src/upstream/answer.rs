@@ -3,6 +3,7 @@
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
@@ -27,6 +28,8 @@ pub struct Answer {
     pub body: AnswerBody,
     /// Whether it came over a connection that had served an exchange before.
     pub reused: bool,
+    /// When it was there, as far as it is held.
+    pub at: Instant,
 }
 
 /// The body of an answer. `Debug` prints no byte of it.
@@ -88,7 +91,7 @@ impl AnswerStream {
             Ok(Some(piece)) => Ok(Some(piece)),
             Ok(None) => {
                 if let Flow::Http1(incoming, pool) = mem::replace(&mut self.flow, Flow::Complete) {
-                    incoming.release(&pool);
+                    incoming.release(&pool, Instant::now());
                 }
                 Ok(None)
             }
@@ -142,7 +145,7 @@ async fn any_head(
             let raw = buffer.split_to(end).freeze();
             return Head::parse(raw, limits.answer_fields).map_err(FailureKind::Malformed);
         }
-        if !connection.fill(FIRST_ROOM, patience.at_most(limits.read)).await? {
+        if !connection.fill(FIRST_ROOM, patience.limit(limits.read)).await? {
             return Err(FailureKind::Closed);
         }
     }
@@ -195,11 +198,11 @@ impl Incoming {
     }
 
     /// Gives the connection back, after a complete body and if nothing is left over.
-    pub(super) fn release(self, pool: &Pool) {
+    pub(super) fn release(self, pool: &Pool, now: Instant) {
         if self.keeps
             && let Some(stream) = self.connection.into_clean()
         {
-            pool.give(stream);
+            pool.give(stream, now);
         }
     }
 
@@ -214,7 +217,7 @@ impl Incoming {
                 Step::More => (),
             }
             let room = self.framing.room();
-            if !self.connection.fill(room, patience.at_most(self.limits.read)).await? {
+            if !self.connection.fill(room, patience.limit(self.limits.read)).await? {
                 return match self.framing.ends_at_close() {
                     true => Ok(None),
                     false => Err(FailureKind::Closed),

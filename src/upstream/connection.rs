@@ -1,14 +1,12 @@
 //! One connection to the PAM while it serves one exchange.
 
-use std::time::Duration;
-
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::counts::Tally;
 use super::pool::Rested;
 use super::stream::Stream;
 use super::{Failure, FailureKind};
-use crate::prompt::{Deadline, within};
+use crate::prompt::{Deadline, Limit, within};
 
 /// A stream and what was read from it but not used yet.
 pub(super) struct Connection {
@@ -34,7 +32,12 @@ impl Connection {
 
     /// Writes the request, in one write where the kernel takes it: a small body is copied behind its head, a larger one goes
     /// from where it is.
-    pub(super) async fn write(&mut self, mut head: Vec<u8>, mut body: Bytes, limit: Duration) -> Result<(), Failure> {
+    pub(super) async fn write(
+        &mut self,
+        mut head: Vec<u8>,
+        mut body: Bytes,
+        limit: impl Into<Limit>,
+    ) -> Result<(), Failure> {
         if body.len() <= SMALL {
             head.extend_from_slice(&body);
             body = Bytes::new();
@@ -65,7 +68,7 @@ impl Connection {
     }
 
     /// Reads once, with room for about `room` bytes; false when the peer has closed its side.
-    pub(super) async fn fill(&mut self, room: usize, limit: Duration) -> Result<bool, FailureKind> {
+    pub(super) async fn fill(&mut self, room: usize, limit: impl Into<Limit>) -> Result<bool, FailureKind> {
         // A little room left is used up first, so that a body stays in one piece of memory.
         if self.buffer.capacity() - self.buffer.len() < room.min(LEAST_ROOM) {
             self.buffer.reserve(room);
@@ -106,6 +109,7 @@ const SMALL: usize = 4 * 1024;
 mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::prompt::Limit;
+
 /// A bound on a whole exchange, from which every step takes its own.
 #[derive(Clone, Copy)]
 pub(super) struct Patience {
@@ -18,6 +20,16 @@ impl Patience {
     /// Without a bound on the whole: every step has its own only.
     pub(super) fn per_step() -> Patience {
         Patience::starting(Duration::MAX)
+    }
+
+    /// When the exchange began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// What bounds a step, where `step` is its own bound.
+    pub(super) fn limit(&self, step: Duration) -> Limit {
+        Limit::until(step, self.since.checked_add(self.total).map(Into::into))
     }
 
     /// How long a step that is starting may take, where `step` is its own bound.

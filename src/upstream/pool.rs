@@ -54,11 +54,11 @@ impl Pool {
         self.resting().len()
     }
 
-    /// The newest connection that is young enough, silent, and by the certificates in use now. All others met on the way are closed.
-    pub(super) fn take(&self, tls: Option<&Arc<PamTls>>) -> Option<Rested> {
+    /// The newest connection that is young enough `now`, silent, and by the certificates in use. All others met on the way are closed.
+    pub(super) fn take(&self, tls: Option<&Arc<PamTls>>, now: Instant) -> Option<Rested> {
         loop {
             let Resting { mut stream, deadline, since } = self.resting().pop()?;
-            let end = if since.elapsed() >= self.idle {
+            let end = if now.saturating_duration_since(since) >= self.idle {
                 End::Idle
             } else if !stream.stands_by(tls) {
                 End::Certificates
@@ -73,18 +73,17 @@ impl Pool {
 
     /// Keeps a connection on which an exchange came to a clean end. Those that are too old by now,
     /// or one too many, are closed.
-    pub(super) fn give(&self, rested: impl Into<Rested>) {
+    pub(super) fn give(&self, rested: impl Into<Rested>, now: Instant) {
         if self.most == 0 {
             self.counts.close(End::Surplus);
             return;
         }
         let Rested { stream, deadline } = rested.into();
         let mut resting = self.resting();
-        let since = Instant::now();
-        let old = resting.partition_point(|other| since.duration_since(other.since) >= self.idle);
+        let old = resting.partition_point(|other| now.saturating_duration_since(other.since) >= self.idle);
         let surplus = (resting.len() + 1).saturating_sub(self.most);
         let gone: Vec<Resting> = resting.drain(..old.max(surplus)).collect();
-        resting.push(Resting { stream, deadline, since });
+        resting.push(Resting { stream, deadline, since: now });
         // Closing is for the time after the lock.
         drop(resting);
         let by_age = old.min(gone.len());
@@ -136,7 +135,7 @@ mod tests {
     }
 
     fn taken(pool: &Pool) -> Option<SocketAddr> {
-        pool.take(None).map(|rested| match rested.stream {
+        pool.take(None, Instant::now()).map(|rested| match rested.stream {
             Stream::Plain(tcp) => tcp.local_addr().unwrap(),
             Stream::Secure { .. } => panic!("TLS"),
         })
@@ -156,8 +155,8 @@ mod tests {
         let pool = Pool::new(2, HOUR);
         let (first, _first_peer, first_address) = pair().await;
         let (second, _second_peer, second_address) = pair().await;
-        pool.give(first);
-        pool.give(second);
+        pool.give(first, Instant::now());
+        pool.give(second, Instant::now());
         assert_eq!(taken(&pool), Some(second_address));
         assert_eq!(taken(&pool), Some(first_address));
         assert_eq!(taken(&pool), None);
@@ -168,8 +167,8 @@ mod tests {
         let pool = Pool::new(1, HOUR);
         let (first, _first_peer, _) = pair().await;
         let (second, _second_peer, second_address) = pair().await;
-        pool.give(first);
-        pool.give(second);
+        pool.give(first, Instant::now());
+        pool.give(second, Instant::now());
         assert_eq!(taken(&pool), Some(second_address));
         assert_eq!(taken(&pool), None);
     }
@@ -178,7 +177,7 @@ mod tests {
     async fn a_pool_of_none_keeps_none() {
         let pool = Pool::new(0, HOUR);
         let (stream, _peer, _) = pair().await;
-        pool.give(stream);
+        pool.give(stream, Instant::now());
         assert_eq!(taken(&pool), None);
     }
 
@@ -186,7 +185,7 @@ mod tests {
     async fn what_is_too_old_is_not_taken() {
         let pool = Pool::new(1, Duration::ZERO);
         let (stream, _peer, _) = pair().await;
-        pool.give(stream);
+        pool.give(stream, Instant::now());
         assert_eq!(taken(&pool), None);
     }
 
@@ -195,8 +194,8 @@ mod tests {
         let pool = Pool::new(9, Duration::ZERO);
         let (first, _first_peer, _) = pair().await;
         let (second, _second_peer, _) = pair().await;
-        pool.give(first);
-        pool.give(second);
+        pool.give(first, Instant::now());
+        pool.give(second, Instant::now());
         assert_eq!(pool.resting().len(), 1);
     }
 
@@ -208,7 +207,7 @@ mod tests {
         assert!(stream.is_silent());
         peer.write_all(b"x").unwrap();
         assert!(becomes_noisy(&mut stream));
-        pool.give(stream);
+        pool.give(stream, Instant::now());
         assert_eq!(taken(&pool), None);
     }
 
@@ -220,7 +219,7 @@ mod tests {
         assert!(stream.is_silent());
         drop(peer);
         assert!(becomes_noisy(&mut stream));
-        pool.give(stream);
+        pool.give(stream, Instant::now());
         assert_eq!(taken(&pool), None);
     }
 }

@@ -337,7 +337,7 @@ impl Ask for Alone {
         Ok(())
     }
 
-    fn remembers_failures(&self) -> bool {
+    fn counts_failures(&self, _: bool) -> bool {
         false
     }
 

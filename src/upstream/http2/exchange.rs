@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -59,7 +59,7 @@ pub(in crate::upstream) async fn exchange(
             AnswerBody::Stream(incoming.stream(gathered))
         }
     };
-    Ok(Answer { status, fields, body, reused })
+    Ok(Answer { status, fields, body, reused, at: Instant::now() })
 }
 
 /// Sends the body as the PAM's windows allow. Where the PAM ends the stream, the answer's side is told why.
