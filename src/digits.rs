@@ -3,6 +3,7 @@
 use core::fmt::{self, Display, Write};
 use core::net::IpAddr;
 use std::cell::Cell;
+use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
 /// A moment as logs and pages have it: RFC 3339 in UTC, with microseconds.
@@ -46,35 +47,76 @@ pub fn six_digits(number: u32) -> [u8; 6] {
 }
 
 /// A number in decimal digits.
-pub fn put_number(text: &mut Vec<u8>, number: u64) {
-    let mut digits = [b'0'; 20];
+pub fn number(number: u64) -> Short {
+    let mut short = Short { bytes: [b'0'; LONGEST], from: LONGEST };
     let mut rest = number;
-    let mut first = digits.len();
-    for (at, digit) in digits.iter_mut().enumerate().rev() {
+    for digit in short.bytes.iter_mut().rev() {
         *digit += (rest % 10) as u8;
         rest /= 10;
-        first = at;
+        short.from -= 1;
         if rest == 0 {
             break;
         }
     }
-    text.extend_from_slice(digits.get(first..).unwrap_or_default());
+    short
 }
 
 /// An address as people write it (RFC 5952).
-pub fn put_address(text: &mut Vec<u8>, address: IpAddr) {
+pub fn address(address: IpAddr) -> Short {
+    let mut short = Short { bytes: [0; LONGEST], from: LONGEST };
     match address {
         IpAddr::V4(address) => {
-            for (at, octet) in address.octets().into_iter().enumerate() {
+            for (at, octet) in address.octets().into_iter().enumerate().rev() {
+                short.prepend(&number(octet.into()));
                 if at > 0 {
-                    text.push(b'.');
+                    short.prepend(b".");
                 }
-                put_number(text, octet.into());
             }
         }
-        IpAddr::V6(address) => put_shown(text, address),
+        IpAddr::V6(address) => {
+            let mut text = Vec::with_capacity(LONGEST);
+            put_shown(&mut text, address);
+            short.prepend(&text);
+        }
+    }
+    short
+}
+
+/// The same, written behind what is there already.
+pub fn put_number(text: &mut Vec<u8>, shown: u64) {
+    text.extend_from_slice(&number(shown));
+}
+
+/// A few characters that take no memory of their own.
+#[derive(Clone, Copy)]
+pub struct Short {
+    bytes: [u8; LONGEST],
+    from: usize,
+}
+
+impl Short {
+    /// What does not fit is left out.
+    fn prepend(&mut self, text: &[u8]) {
+        let from = self.from.saturating_sub(text.len());
+        if let Some(room) = self.bytes.get_mut(from..self.from)
+            && room.len() == text.len()
+        {
+            room.iter_mut().zip(text).for_each(|(place, byte)| *place = *byte);
+            self.from = from;
+        }
     }
 }
+
+impl Deref for Short {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(self.from..).unwrap_or_default()
+    }
+}
+
+/// As many characters as an address has, and more than a number has.
+const LONGEST: usize = 39;
 
 /// Anything, as it is shown.
 pub fn put_shown(text: &mut Vec<u8>, shown: impl Display) {
@@ -117,10 +159,17 @@ mod tests {
             put_number(&mut text, number);
             assert_eq!(text, format!("x{number}").into_bytes());
         }
-        for address in ["0.0.0.0", "127.0.0.1", "255.254.10.9", "::", "::1", "2001:db8::ff00:42:8329"] {
-            let mut text = Vec::new();
-            put_address(&mut text, address.parse().unwrap());
-            assert_eq!(text, address.as_bytes());
+        for address in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "255.254.10.9",
+            "::",
+            "::1",
+            "2001:db8::ff00:42:8329",
+            "1:2345:6789:abcd:ef01:2345:6789:abcd",
+            "::ffff:255.255.255.255",
+        ] {
+            assert_eq!(&*super::address(address.parse().unwrap()), address.as_bytes());
         }
     }
 }

@@ -15,7 +15,7 @@ use memchr::memchr;
 pub struct Fields {
     raw: Bytes,
     spans: Vec<Span>,
-    lengths: Lengths,
+    names: Names,
 }
 
 /// One header field. Has no `Debug`: its value may be a secret.
@@ -63,7 +63,7 @@ pub enum Only<'a> {
 impl Fields {
     /// No fields.
     pub fn empty() -> Fields {
-        Fields { raw: Bytes::new(), spans: Vec::new(), lengths: Lengths::default() }
+        Fields { raw: Bytes::new(), spans: Vec::new(), names: Names::default() }
     }
 
     /// Reads the field lines that start at `from` and end with the empty line, which must be the
@@ -73,7 +73,7 @@ impl Fields {
     /// colon, names are tokens, values have no control byte but HTAB. At most `most` fields.
     pub fn scan(raw: Bytes, from: usize, most: usize) -> Result<Fields, FieldFault> {
         let mut spans = Vec::with_capacity(most.min(USUAL));
-        let mut lengths = Lengths::default();
+        let mut names = Names::default();
         let mut start = from;
         loop {
             let rest = raw.get(start..).unwrap_or_default();
@@ -83,9 +83,9 @@ impl Fields {
                 if rest.len() != feed + 1 {
                     return Err(FieldFault::End);
                 }
-                return Ok(Fields { raw, spans, lengths });
+                return Ok(Fields { raw, spans, names });
             }
-            let (name, value) = halves(line).ok_or_else(|| fault_of(line))?;
+            let (name, value) = halves(line, &mut names.odd).ok_or_else(|| fault_of(line))?;
             let value = trim_start(value);
             let value_start = start + line.len() - value.len();
             let value = trim_end(value);
@@ -93,7 +93,7 @@ impl Fields {
                 return Err(FieldFault::TooMany);
             }
             spans.push(Span::new(start, name, value_start, value)?);
-            lengths.add(name);
+            names.lengths |= Names::bit(name);
             start += feed + 1;
         }
     }
@@ -106,7 +106,7 @@ impl Fields {
     ) -> Result<Fields, FieldFault> {
         let mut raw = BytesMut::new();
         let mut spans = Vec::with_capacity(most.min(USUAL));
-        let mut lengths = Lengths::default();
+        let mut names = Names::default();
         for (name, value) in pairs {
             let value = trim(value);
             check_name(name)?;
@@ -116,11 +116,12 @@ impl Fields {
             }
             let start = raw.len();
             spans.push(Span::new(start, name, start + name.len(), value)?);
-            lengths.add(name);
+            names.lengths |= Names::bit(name);
+            names.odd |= is_odd(name);
             raw.extend_from_slice(name);
             raw.extend_from_slice(value);
         }
-        Ok(Fields { raw: raw.freeze(), spans, lengths })
+        Ok(Fields { raw: raw.freeze(), spans, names })
     }
 
     /// All fields, in the order they came.
@@ -140,7 +141,7 @@ impl Fields {
     /// The values of every field with this name, in the order they came; case is ignored.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         // By their length first, which tells nearly all of them apart.
-        let spans = if self.lengths.have(name.as_bytes()) { self.spans.as_slice() } else { &[] };
+        let spans = if self.names.may_have(name.as_bytes()) { self.spans.as_slice() } else { &[] };
         let same_length = |span: &&Span| (span.name_end - span.name) as usize == name.len();
         let same = |span: &&Span| part(&self.raw, span.name, span.name_end).eq_ignore_ascii_case(name.as_bytes());
         let spans = spans.iter().filter(same_length).filter(same);
@@ -155,6 +156,11 @@ impl Fields {
             (Some(value), None) => Only::One(value),
             (Some(_), Some(_)) => Only::Many,
         }
+    }
+
+    /// Whether a name [is odd](is_odd).
+    pub fn have_odd_names(&self) -> bool {
+        self.names.odd
     }
 
     /// How many fields there are.
@@ -195,6 +201,11 @@ impl FieldFault {
 /// but letters and digits becomes the same. Two names that fold alike may be one field to the PAM.
 pub fn fold(name: &[u8]) -> impl Iterator<Item = u8> + '_ {
     name.iter().map(|byte| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' })
+}
+
+/// Whether a name has a byte in it that is neither letter nor digit nor hyphen: another reader may take it for another name.
+pub fn is_odd(name: &[u8]) -> bool {
+    name.iter().any(|&byte| CLASSES[usize::from(byte)] & ODD != 0)
 }
 
 /// A token (RFC 9110 §5.6.2): what names, methods and halves of media types are made of.
@@ -245,18 +256,17 @@ struct Span {
     value_end: u32,
 }
 
-/// Which lengths the names have, so that most of those that are not there need not be looked for. Lengths share a bit with
-/// those that are 64 more.
+/// What is known of all names together, so that most of those that are not there need not be looked for.
 #[derive(Clone, Copy, Default)]
-struct Lengths(u64);
+struct Names {
+    /// A bit for each length there is. It is shared by those that are 64 more.
+    lengths: u64,
+    odd: bool,
+}
 
-impl Lengths {
-    fn add(&mut self, name: &[u8]) {
-        self.0 |= Lengths::bit(name);
-    }
-
-    fn have(self, name: &[u8]) -> bool {
-        self.0 & Lengths::bit(name) != 0
+impl Names {
+    fn may_have(self, name: &[u8]) -> bool {
+        self.lengths & Names::bit(name) != 0
     }
 
     fn bit(name: &[u8]) -> u64 {
@@ -281,9 +291,15 @@ fn part(raw: &[u8], start: u32, end: u32) -> &[u8] {
 }
 
 /// The name of a line, and what stands behind its colon; `None` when one of them has a byte that it must not have. Looks
-/// at each byte once.
-fn halves(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = line.iter().position(|&byte| !is_token_byte(byte))?;
+/// at each byte once, and says whether the name is an odd one.
+fn halves<'l>(line: &'l [u8], odd: &mut bool) -> Option<(&'l [u8], &'l [u8])> {
+    let mut seen = 0;
+    let colon = line.iter().position(|&byte| {
+        let class = CLASSES[usize::from(byte)];
+        seen |= class;
+        class & TOKEN == 0
+    })?;
+    *odd |= seen & ODD != 0;
     let (name, value) = line.split_at_checked(colon)?;
     let value = value.strip_prefix(b":")?;
     (!name.is_empty() && check_value(value).is_ok()).then_some((name, value))
@@ -321,7 +337,7 @@ fn check_value(value: &[u8]) -> Result<(), FieldFault> {
 
 /// tchar (RFC 9110 §5.6.2).
 fn is_token_byte(byte: u8) -> bool {
-    TOKEN.get(usize::from(byte)).is_some_and(|token| *token)
+    CLASSES[usize::from(byte)] & TOKEN != 0
 }
 
 /// Without optional white space (RFC 9110 §5.6.3) around it. The standard `trim_ascii` takes CR,
@@ -344,20 +360,29 @@ fn trim_end(mut value: &[u8]) -> &[u8] {
     value
 }
 
-const TOKEN: [bool; 256] = {
-    let mut token = [false; 256];
+/// A tchar (RFC 9110 §5.6.2).
+const TOKEN: u8 = 1;
+
+/// A tchar that is neither letter nor digit nor hyphen.
+const ODD: u8 = 2;
+
+/// What each byte is.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
     let mut byte = 0;
     while byte < 128 {
-        token[byte] = (byte as u8).is_ascii_alphanumeric();
+        if (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'-' {
+            classes[byte] = TOKEN;
+        }
         byte += 1;
     }
-    let others = b"!#$%&'*+-.^_`|~";
+    let others = b"!#$%&'*+.^_`|~";
     let mut at = 0;
     while at < others.len() {
-        token[others[at] as usize] = true;
+        classes[others[at] as usize] = TOKEN | ODD;
         at += 1;
     }
-    token
+    classes
 };
 
 /// Room for as many fields at first: most messages have fewer.

@@ -17,7 +17,7 @@ use crate::dialect::Dialect;
 use crate::dialect::answer::Ending;
 use crate::dialect::route::{Entry, Route, Settlement};
 use crate::dialect::source::{Reading, Source, View};
-use crate::fields::{Fields, Only, fold, is_token};
+use crate::fields::{Fields, Only, fold, is_odd, is_token};
 use crate::json::{self, Found};
 use crate::mode::{Mode, Modes};
 use crate::request::{Head, Request, Whence};
@@ -532,8 +532,10 @@ impl Gate {
     }
 
     fn refuse_twins(&self, fields: &Fields) -> Result<(), Denial> {
-        let plain = |byte: &u8| PLAIN.get(usize::from(*byte)).is_some_and(|plain| *plain);
-        let odd = fields.iter().filter(|field| !field.name.iter().all(plain));
+        if !fields.have_odd_names() {
+            return Ok(());
+        }
+        let odd = fields.iter().filter(|field| is_odd(field.name));
         let guarded = |name: &[u8]| self.dialect.guarded.iter().any(|guarded| fold(guarded.as_bytes()).eq(fold(name)));
         // A guarded name may itself be odd; then it is looked at under that very name.
         let known = |name: &[u8]| self.dialect.guarded.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name));
@@ -541,17 +543,6 @@ impl Gate {
         if twin { Err(Denial::TwinField) } else { Ok(()) }
     }
 }
-
-/// What the names of header fields are made of that no two readers take for each other: letters, digits and hyphens.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        plain[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'-';
-        byte += 1;
-    }
-    plain
-};
 
 /// A well-formed player token.
 struct Token<'v> {
@@ -598,6 +589,8 @@ fn plain_coding(fields: &Fields) -> Result<(), Denial> {
 fn json_type(fields: &Fields) -> Result<(), Denial> {
     let value = match fields.only("content-type") {
         Only::None => return Ok(()),
+        // As nearly all have it.
+        Only::One(b"application/json") => return Ok(()),
         Only::One(value) => value,
         Only::Many => return Err(Denial::ContentType),
     };

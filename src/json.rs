@@ -15,6 +15,7 @@ use std::fmt;
 pub use self::compact::compact;
 pub use self::pointers::{Pointer, Pointers};
 use self::reader::Reader;
+pub(crate) use self::reader::plain_length;
 
 /// What stood at a pointer.
 ///

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memchr;
 use zeroize::Zeroizing;
 
 use crate::denial::Denial;
@@ -61,7 +62,7 @@ impl Basic {
     fn decode(text: &[u8]) -> Option<Basic> {
         let bytes = STANDARD.decode(text).ok()?;
         let text = Zeroizing::new(String::from_utf8(bytes).ok()?);
-        let colon = text.find(':')?;
+        let colon = memchr(b':', text.as_bytes())?;
         (!has_control(&text)).then_some(Basic { text, colon })
     }
 
@@ -79,7 +80,8 @@ impl Basic {
 /// Beyond ASCII there are control characters too.
 fn has_control(text: &str) -> bool {
     match text.is_ascii() {
-        true => text.bytes().any(|byte| byte.is_ascii_control()),
+        // All of them, also behind one: so it is done for many bytes at a time.
+        true => text.bytes().fold(false, |any, byte| any | byte.is_ascii_control()),
         false => text.chars().any(char::is_control),
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hashbrown::{Equivalent, HashMap};
+
 use super::answer::Ending;
 use super::condition::Conditions;
 use crate::json::Found;
@@ -58,6 +60,27 @@ pub enum Settlement {
 pub struct Routes {
     routes: Vec<Route>,
     root: Node,
+    /// Those without a template, by the whole of their paths. They go before all others.
+    literal: HashMap<Spot, Vec<usize>>,
+}
+
+/// Where a route is found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Spot {
+    method: Method,
+    path: Box<str>,
+}
+
+#[derive(Hash)]
+struct SpotRef<'p> {
+    method: Method,
+    path: &'p str,
+}
+
+impl Equivalent<Spot> for SpotRef<'_> {
+    fn equivalent(&self, spot: &Spot) -> bool {
+        self.method == spot.method && *self.path == *spot.path
+    }
 }
 
 /// The routes that share a method and a path. More than one only if bodies tell them apart.
@@ -97,13 +120,18 @@ impl Routes {
                 candidates.push(index);
             }
         }
+        if !segments(&route.path).any(is_template) {
+            let spot = Spot { method: route.method, path: route.path.clone() };
+            self.literal.entry(spot).or_default().push(index);
+        }
         self.routes.push(Route { at: index, ..route });
         Ok(())
     }
 
     /// The routes for a method and a path. Literal segments go before templates.
     pub fn enter(&self, method: Method, path: &str) -> Option<Entry<'_>> {
-        let candidates = self.root.find(method, &mut segments(path))?;
+        let literal = self.literal.get(&SpotRef { method, path }).map(Vec::as_slice);
+        let candidates = literal.or_else(|| self.root.find(method, &mut segments(path)))?;
         Some(Entry { routes: &self.routes, candidates })
     }
 

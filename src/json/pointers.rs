@@ -106,10 +106,10 @@ impl Node {
     }
 
     pub fn has_twin_of(&self, key: &str) -> bool {
-        let ascii = key.is_ascii();
-        self.branches.iter().any(|branch| {
-            if ascii { branch.folded.eq_ignore_ascii_case(key) } else { folded(key).eq(branch.folded.chars()) }
-        })
+        match key.is_ascii() {
+            true => self.branches.iter().any(|branch| branch.folded.eq_ignore_ascii_case(key)),
+            false => self.branches.iter().any(|branch| folded(key).eq(branch.folded.chars())),
+        }
     }
 }
 

@@ -38,24 +38,28 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&mut self, node: Option<&Node>) -> Result<(), JsonFault> {
-        let slot = node.and_then(|node| node.slot);
-        let value = match self.next() {
-            Some(b'{') => return self.object(node),
-            Some(b'[') => return self.array(node),
-            Some(b'"') => Value::String(self.string()?),
-            Some(b'-' | b'0'..=b'9') => Value::Number(self.number()?),
-            Some(b't') => self.word("true", Value::Bool(true))?,
-            Some(b'f') => self.word("false", Value::Bool(false))?,
-            Some(b'n') => self.word("null", Value::Null)?,
+        match self.next() {
+            Some(b'"') => {
+                let text = self.string()?;
+                self.keep(node, || Value::String(text));
+            }
+            Some(b'-' | b'0'..=b'9') => {
+                let literal = self.number()?;
+                self.keep(node, || Value::Number(literal));
+            }
+            Some(b'{') => self.object(node)?,
+            Some(b'[') => self.array(node)?,
+            Some(b't') => self.word("true", node, Value::Bool(true))?,
+            Some(b'f') => self.word("false", node, Value::Bool(false))?,
+            Some(b'n') => self.word("null", node, Value::Null)?,
             Some(_) | None => return Err(JsonFault::Syntax),
-        };
-        self.keep(slot, value);
+        }
         Ok(())
     }
 
     fn object(&mut self, node: Option<&Node>) -> Result<(), JsonFault> {
         self.open()?;
-        self.keep(node.and_then(|node| node.slot), Value::Object);
+        self.keep(node, || Value::Object);
         let outer_keys = self.open_keys.len();
         let mut more = !self.closes(b'}');
         while more {
@@ -78,7 +82,7 @@ impl<'a> Reader<'a> {
 
     fn array(&mut self, node: Option<&Node>) -> Result<(), JsonFault> {
         self.open()?;
-        self.keep(node.and_then(|node| node.slot), Value::Array);
+        self.keep(node, || Value::Array);
         let mut more = !self.closes(b']');
         let mut index = 0;
         while more {
@@ -180,17 +184,18 @@ impl<'a> Reader<'a> {
         if digits == 0 { Err(JsonFault::Syntax) } else { Ok(digits) }
     }
 
-    fn word(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, JsonFault> {
+    fn word(&mut self, word: &str, node: Option<&Node>, value: Value<'a>) -> Result<(), JsonFault> {
         if !self.rest().starts_with(word.as_bytes()) {
             return Err(JsonFault::Syntax);
         }
         self.at += word.len();
-        Ok(value)
+        self.keep(node, || value);
+        Ok(())
     }
 
-    fn keep(&mut self, slot: Option<usize>, value: Value<'a>) {
-        if let Some(kept) = slot.and_then(|slot| self.values.get_mut(slot)) {
-            *kept = Some(value);
+    fn keep(&mut self, node: Option<&Node>, value: impl FnOnce() -> Value<'a>) {
+        if let Some(kept) = node.and_then(|node| self.values.get_mut(node.slot?)) {
+            *kept = Some(value());
         }
     }
 
@@ -211,15 +216,14 @@ impl<'a> Reader<'a> {
 
 /// Judges a key of an object and finds what is wanted behind it.
 fn branch<'t>(node: Option<&'t Node>, key: &str) -> Result<Option<&'t Node>, JsonFault> {
-    if key.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+    if has_control(key) {
         return Err(JsonFault::KeyControlCharacter);
     }
     let Some(node) = node else { return Ok(None) };
-    let member = node.member(key);
-    if member.is_none() && node.has_twin_of(key) {
-        return Err(JsonFault::TwinKey);
+    match node.member(key) {
+        None if node.has_twin_of(key) => Err(JsonFault::TwinKey),
+        member => Ok(member),
     }
-    Ok(member)
 }
 
 /// Whether any key is there twice. Sorts many keys rather than hashing them: no collision can be provoked, and no
@@ -241,22 +245,34 @@ fn fault_of(literal: &str) -> JsonFault {
     }
 }
 
-/// How many bytes there are in front of a quote, a backslash or a control byte, of which a string must have none. Looks
-/// at eight bytes at a time.
-fn plain_length(bytes: &[u8]) -> usize {
+/// How many bytes there are in front of a quote, a backslash or a control byte, of which a string must have none.
+pub(crate) fn plain_length(bytes: &[u8]) -> usize {
+    let stops = |word: u64| zeros(word ^ (EACH * 0x22)) | zeros(word ^ (EACH * 0x5c)) | controls(word);
+    length_until(bytes, stops, |byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+}
+
+fn has_control(key: &str) -> bool {
+    let stops = |word: u64| zeros(word ^ (EACH * 0x7f)) | controls(word);
+    length_until(key.as_bytes(), stops, |byte| byte < 0x20 || byte == 0x7f) < key.len()
+}
+
+/// How many bytes there are in front of the first at which there is a stop. Looks at eight bytes at a time.
+#[inline(always)]
+fn length_until(bytes: &[u8], in_word: impl Fn(u64) -> u64, stops: impl Fn(u8) -> bool) -> usize {
     let (words, rest) = bytes.as_chunks();
     for (at, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
         // The lowest bit that is set is that of the first such byte; above it, borrowing may have set others.
-        let found =
-            (zeros(word ^ (EACH * 0x22)) | zeros(word ^ (EACH * 0x5c)) | (word.wrapping_sub(EACH * 0x20) & !word))
-                & (EACH * 0x80);
+        let found = in_word(u64::from_le_bytes(*word)) & (EACH * 0x80);
         if found != 0 {
             return at * 8 + (found.trailing_zeros() / 8) as usize;
         }
     }
-    let plain = |byte: &&u8| **byte >= 0x20 && **byte != b'"' && **byte != b'\\';
-    words.len() * 8 + rest.iter().take_while(plain).count()
+    words.len() * 8 + rest.iter().take_while(|byte| !stops(**byte)).count()
+}
+
+/// Sets the highest bit of each byte below a blank, and perhaps of some above the lowest of them.
+fn controls(word: u64) -> u64 {
+    word.wrapping_sub(EACH * 0x20) & !word
 }
 
 /// Sets the highest bit of each byte that is zero, and perhaps of some above the lowest of them.
@@ -279,6 +295,19 @@ const SURELY_FINITE: usize = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_control_character_is_found_wherever_it_stands() {
+        for (filler, at) in
+            [' ', '~', '\u{a0}', '\u{20ac}'].into_iter().flat_map(|one| (0..20).map(move |at| (one, at)))
+        {
+            let mut key: String = std::iter::repeat_n(filler, 20).collect();
+            assert!(!has_control(&key));
+            let place = key.char_indices().nth(at).unwrap().0;
+            key.insert(place, ['\0', '\u{1f}', '\u{7f}'][at % 3]);
+            assert!(has_control(&key), "{key:?}");
+        }
+    }
 
     #[test]
     fn plain_bytes_are_counted_wherever_they_end() {

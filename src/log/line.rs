@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use crate::digits::{put_address, put_number, put_shown, put_timestamp, six_digits};
+use crate::digits::{self, put_number, put_shown, put_timestamp, six_digits};
 use crate::hex;
+use crate::json::plain_length;
 
 /// A line that is being written.
 pub struct Line(Vec<u8>);
@@ -25,8 +26,9 @@ impl Line {
     }
 
     /// A word of the program's own, in which nothing must be escaped.
+    #[inline]
     pub fn word(&mut self, name: &'static str, word: &'static str) {
-        debug_assert!(word.bytes().all(is_plain));
+        debug_assert!(is_plain(word));
         self.name(name);
         self.0.push(b'"');
         self.0.extend_from_slice(word.as_bytes());
@@ -34,9 +36,10 @@ impl Line {
     }
 
     /// A text, escaped where it must be.
+    #[inline]
     pub fn text(&mut self, name: &'static str, text: &str) {
         self.name(name);
-        if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+        if is_plain(text) {
             self.0.push(b'"');
             self.0.extend_from_slice(text.as_bytes());
             self.0.push(b'"');
@@ -50,7 +53,7 @@ impl Line {
     pub fn address(&mut self, name: &'static str, address: IpAddr) {
         self.name(name);
         self.0.push(b'"');
-        put_address(&mut self.0, address);
+        self.0.extend_from_slice(&digits::address(address));
         self.0.push(b'"');
     }
 
@@ -112,6 +115,7 @@ impl Line {
         self.0
     }
 
+    #[inline(always)]
     fn name(&mut self, name: &'static str) {
         if self.0.last() != Some(&b'{') {
             self.0.push(b',');
@@ -122,8 +126,9 @@ impl Line {
     }
 }
 
-fn is_plain(byte: u8) -> bool {
-    byte >= b' ' && byte != b'"' && byte != b'\\'
+/// Whether it is a string of JSON as it is.
+fn is_plain(text: &str) -> bool {
+    plain_length(text.as_bytes()) == text.len()
 }
 
 /// Most lines of requests have no more bytes.

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::digits::{put_address, put_number};
+use crate::digits::{address, number};
 use crate::fields::{Field, Fields, HOP_BY_HOP, fold, is_hop_by_hop};
 use crate::origin::Origin;
 use crate::request::{Method, Request};
@@ -43,12 +43,9 @@ impl Outbound for Forwarded<'_> {
             }
         }
         // Every body goes with its length, and with nothing else that could say where it ends.
-        let mut digits = Vec::with_capacity(ADDRESS);
         let has_length = matches!(head.method, Method::Post | Method::Put | Method::Patch);
         if has_length || !body.is_empty() {
-            digits.clear();
-            put_number(&mut digits, body.len() as u64);
-            put(b"Content-Length", &digits);
+            put(b"Content-Length", &number(body.len() as u64));
         }
         // Stamped after everything of the caller's has been dropped or passed, so that nothing can take them off again.
         let mut stamp = |name: &str, value: &[u8]| {
@@ -57,9 +54,7 @@ impl Outbound for Forwarded<'_> {
             }
         };
         if !self.untouched {
-            digits.clear();
-            put_address(&mut digits, self.origin.client);
-            stamp("X-Forwarded-For", &digits);
+            stamp("X-Forwarded-For", &address(self.origin.client));
         }
         stamp("X-Correlation-ID", self.correlation.as_str().as_bytes());
         stamp("traceparent", &self.trace.traceparent());
@@ -188,9 +183,6 @@ const SETTLED: [&str; 2] = ["content-length", "expect"];
 
 /// What begins like this was said by a proxy, or by somebody who pretends to be one.
 const FORWARDED: &[u8] = b"x-forwarded-";
-
-/// Room for an address.
-const ADDRESS: usize = 40;
 
 /// No name that is listed is longer.
 const LONGEST: usize = 32;
