@@ -30,8 +30,7 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
 
 /// The two digits of a byte.
 pub fn pair(byte: u8) -> [u8; 2] {
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
-    [digit(byte >> 4), digit(byte & 0x0f)]
+    PAIRS[usize::from(byte)]
 }
 
 /// What a digit stands for; more than four bits for what is none.
@@ -43,6 +42,16 @@ fn value(digit: u8) -> u8 {
 const PART: usize = 32;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+const PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0x0f]];
+        byte += 1;
+    }
+    pairs
+};
 
 const VALUES: [u8; 256] = {
     let mut values = [u8::MAX; 256];

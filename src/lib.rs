@@ -29,7 +29,7 @@
 //! | [`moment`], [`prompt`] | moments of the monotonic clock, and how long something may take |
 //! | [`denial`] | why a request is refused, and what its caller may be told |
 //! | [`threads`], [`descriptors`], [`footprint`] | who serves, how many connections there is room for, and how much memory all of it may take |
-//! | [`files`], [`hex`], [`digits`] | what files are read with, and bytes, numbers and moments as text |
+//! | [`files`], [`hex`], [`digits`], [`swar`] | what files are read with; bytes, numbers and moments as text; bytes eight at a time |
 //! | [`tls`] | certificates and keys, on both sides |
 //! | [`upstream`] | the exchange with the PAM: one request, sent once |
 //! | [`event`], [`log`], [`metrics`], [`span`], [`sight`], [`readiness`], [`admin`] | what people see, and what an operator can do |
@@ -74,6 +74,7 @@ pub mod revocation;
 pub mod secret;
 pub mod sight;
 pub mod span;
+pub mod swar;
 pub mod target;
 pub mod threads;
 pub mod tls;

@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::pointers::Node;
 use super::{JsonFault, Pointers, Value};
+use crate::swar::{is, is_below_blank, length_until};
 
 /// What is read, and what has been found in it so far.
 pub(super) struct Reader<'a> {
@@ -247,41 +248,12 @@ fn fault_of(literal: &str) -> JsonFault {
 
 /// How many bytes there are in front of a quote, a backslash or a control byte, of which a string must have none.
 pub(crate) fn plain_length(bytes: &[u8]) -> usize {
-    let stops = |word: u64| zeros(word ^ (EACH * 0x22)) | zeros(word ^ (EACH * 0x5c)) | controls(word);
-    length_until(bytes, stops, |byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+    length_until(bytes, |word| is(word, b'"') | is(word, b'\\') | is_below_blank(word))
 }
 
 fn has_control(key: &str) -> bool {
-    let stops = |word: u64| zeros(word ^ (EACH * 0x7f)) | controls(word);
-    length_until(key.as_bytes(), stops, |byte| byte < 0x20 || byte == 0x7f) < key.len()
+    length_until(key.as_bytes(), |word| is(word, 0x7f) | is_below_blank(word)) < key.len()
 }
-
-/// How many bytes there are in front of the first at which there is a stop. Looks at eight bytes at a time.
-#[inline(always)]
-fn length_until(bytes: &[u8], in_word: impl Fn(u64) -> u64, stops: impl Fn(u8) -> bool) -> usize {
-    let (words, rest) = bytes.as_chunks();
-    for (at, word) in words.iter().enumerate() {
-        // The lowest bit that is set is that of the first such byte; above it, borrowing may have set others.
-        let found = in_word(u64::from_le_bytes(*word)) & (EACH * 0x80);
-        if found != 0 {
-            return at * 8 + (found.trailing_zeros() / 8) as usize;
-        }
-    }
-    words.len() * 8 + rest.iter().take_while(|byte| !stops(**byte)).count()
-}
-
-/// Sets the highest bit of each byte below a blank, and perhaps of some above the lowest of them.
-fn controls(word: u64) -> u64 {
-    word.wrapping_sub(EACH * 0x20) & !word
-}
-
-/// Sets the highest bit of each byte that is zero, and perhaps of some above the lowest of them.
-fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(EACH) & !word
-}
-
-/// A word with 1 in each byte.
-const EACH: u64 = 0x0101_0101_0101_0101;
 
 /// No API in this field nests deeper than a handful; reading recurses, so this bounds the stack.
 const MAX_DEPTH: usize = 64;
@@ -306,23 +278,6 @@ mod tests {
             let place = key.char_indices().nth(at).unwrap().0;
             key.insert(place, ['\0', '\u{1f}', '\u{7f}'][at % 3]);
             assert!(has_control(&key), "{key:?}");
-        }
-    }
-
-    #[test]
-    fn plain_bytes_are_counted_wherever_they_end() {
-        for stop in [b'"', b'\\', 0, 0x1f, b'\n'] {
-            for length in 0..40 {
-                for behind in [0_u8, b'"', b'\\', b'!', b'#', b'[', b']', 0x20, 0x7f, 0x80, 0xff] {
-                    for filler in [b'!', b'#', b' ', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
-                        let mut bytes = vec![filler; length];
-                        assert_eq!(plain_length(&bytes), length);
-                        bytes.push(stop);
-                        bytes.extend([behind; 9]);
-                        assert_eq!(plain_length(&bytes), length, "{stop} {behind} {filler}");
-                    }
-                }
-            }
         }
     }
 }
