@@ -412,6 +412,19 @@ mod tests {
 
     // threat: E4
     #[test]
+    fn a_control_character_in_a_key_is_refused_wherever_it_stands() {
+        for (filler, at) in
+            ["x", "~", "\u{a0}", "\u{20ac}"].into_iter().flat_map(|one| (0..20).map(move |at| (one, at)))
+        {
+            for control in ["\u{7f}", "\\u007f", "\\u0000", "\\u001f", "\\n"] {
+                let key = format!("{}{control}{}", filler.repeat(at), filler.repeat(20 - at));
+                assert_eq!(fault(&format!("{{\"{key}\":1}}"), &["/token"]), JsonFault::KeyControlCharacter, "{key:?}");
+            }
+        }
+    }
+
+    // threat: E4
+    #[test]
     fn an_escaped_control_character_in_a_value_is_read() {
         assert_eq!(only(r#"{"token":"a\u0000b"}"#, "/token"), Some(Value::String("a\0b".into())));
     }
