@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use memchr::memchr2;
+use crate::swar::{is, length_until};
 
 /// Yields the body in slices that leave out JSON whitespace (space, tab, CR, LF) outside of strings.
 ///
@@ -22,27 +22,29 @@ pub fn compact(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// How many bytes there are until whitespace outside of a string; the first byte is outside of any.
 fn run_length(bytes: &[u8]) -> usize {
     let mut at = 0;
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        match rest.iter().position(|byte| *byte == b'"' || is_whitespace(*byte)) {
-            Some(stop) if rest.get(stop) == Some(&b'"') => at += stop + 1 + string_length(&rest[stop + 1..]),
-            Some(stop) => return at + stop,
-            None => return bytes.len(),
-        }
+    while let Some(&byte) = bytes.get(at) {
+        at += match byte {
+            b'"' => 1 + string_length(bytes.get(at + 1..).unwrap_or_default()),
+            byte if is_whitespace(byte) => return at,
+            _ => 1,
+        };
     }
+    bytes.len()
 }
 
 /// How long a string is behind its first quote, its last one included.
 pub(super) fn string_length(bytes: &[u8]) -> usize {
     let mut at = 0;
-    while let Some(stop) = memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
-        if bytes.get(at + stop) == Some(&b'"') {
-            return at + stop + 1;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let stop = length_until(rest, |word| is(word, b'"') | is(word, b'\\'));
+        match rest.get(stop) {
+            None => return bytes.len(),
+            Some(b'"') => return at + stop + 1,
+            // Whatever stands behind a backslash ends nothing.
+            Some(_) => at += stop + 2,
         }
-        // Whatever stands behind a backslash ends nothing.
-        at += stop + 2;
     }
-    bytes.len()
 }
 
 pub(super) fn is_whitespace(byte: u8) -> bool {
