@@ -1,6 +1,7 @@
 //! Routes: which method, path and action is which operation, and what that operation asks for.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use hashbrown::{Equivalent, HashMap};
@@ -56,7 +57,7 @@ pub enum Settlement {
 }
 
 /// All routes of a dialect, found by the segments of their paths.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Routes {
     routes: Vec<Route>,
     root: Node,
@@ -65,10 +66,17 @@ pub struct Routes {
 }
 
 /// Where a route is found.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Spot {
     method: Method,
     path: Box<str>,
+}
+
+/// The rest follows from them.
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.routes).finish()
+    }
 }
 
 #[derive(Hash)]
@@ -90,7 +98,7 @@ pub struct Entry<'a> {
     candidates: &'a [usize],
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Node {
     literal: BTreeMap<Box<str>, Node>,
     any: Option<Box<Node>>,

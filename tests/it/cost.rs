@@ -14,6 +14,15 @@ fn every_figure_that_is_recorded_is_read() {
     assert!(ci.lines().any(|line| line.ends_with("-- --guard")));
 }
 
+#[test]
+fn the_side_by_side_is_found_by_the_command_that_is_told_of_it() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.contains("`cargo run --release -p side-by-side`"));
+    let manifest = std::fs::read_to_string(root().join("benches/proxy/Cargo.toml")).unwrap();
+    // It has programs of its own beside it.
+    assert!(manifest.contains("\ndefault-run = \"side-by-side\"\n"));
+}
+
 // The target of a signed wallet call.
 #[test]
 fn a_signed_wallet_call_takes_ten_blocks_of_memory_at_most() {
