@@ -14,10 +14,10 @@ pub fn timestamp(at: SystemTime) -> String {
 /// The same, written behind what is there already.
 pub fn put_timestamp(text: &mut Vec<u8>, at: SystemTime) {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
     // A calendar is dear, and many things happen within a second.
     let (_, second) = SECOND.with(|known| {
         if known.get().0 != since.as_secs() {
+            let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
             let mut digits = Vec::with_capacity(20);
             put_shown(&mut digits, humantime::format_rfc3339_seconds(begun));
             known.set((since.as_secs(), digits.first_chunk().copied().unwrap_or_default()));

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
+use super::compact::{is_whitespace, string_length};
 use super::pointers::Node;
 use super::{JsonFault, Pointers, Value};
 use crate::swar::{is, is_below_blank, length_until};
@@ -161,7 +162,7 @@ impl<'a> Reader<'a> {
                 Ok(Cow::Borrowed(text))
             }
             Some(b'\\') => {
-                self.at += super::compact::string_length(self.rest());
+                self.at += string_length(self.rest());
                 let literal = self.text.get(quote..self.at).ok_or(JsonFault::Syntax)?;
                 serde_json::from_str(literal).map(Cow::Owned).map_err(|_| fault_of(literal))
             }
@@ -218,7 +219,7 @@ impl<'a> Reader<'a> {
     }
 
     fn skip_blanks(&mut self) {
-        while self.next().is_some_and(super::compact::is_whitespace) {
+        while self.next().is_some_and(is_whitespace) {
             self.at += 1;
         }
     }
