@@ -15,7 +15,7 @@ pub mod order;
 pub mod page;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -45,15 +45,15 @@ impl Admin {
     fn page(&self, portcullis: &Portcullis, head: &Head) -> Reply {
         let path = head.target.path();
         if !PAGES.contains(&path) {
-            return whole(404, typed(TEXT), directory(portcullis));
+            return Reply::of_ours(404, typed(TEXT), directory(portcullis));
         }
         if !matches!(head.method, Method::Get | Method::Head) {
-            let allow = (Bytes::from_static(b"Allow"), Bytes::from_static(b"GET, HEAD"));
-            return whole(405, [typed(TEXT), vec![allow]].concat(), Bytes::from_static(b"only GET and HEAD\n"));
+            let allow = ("Allow", Bytes::from_static(b"GET, HEAD"));
+            return Reply::of_ours(405, [typed(TEXT), vec![allow]].concat(), Bytes::from_static(b"only GET and HEAD\n"));
         }
         if path == "/" {
             let facts = portcullis.facts(*self.ready.borrow());
-            return whole(200, page::fields(), page::render(&facts, head.target.query() == "pause").into());
+            return Reply::of_ours(200, page::fields(), page::render(&facts, head.target.query() == "pause").into());
         }
         let (status, kind, body) = match path {
             "/metrics" => (200, "text/plain; version=0.0.4; charset=utf-8", portcullis.exposition().into()),
@@ -63,7 +63,7 @@ impl Admin {
             // Whoever can answer lives.
             _ => (200, TEXT, Bytes::from_static(b"alive\n")),
         };
-        whole(status, typed(kind), body)
+        Reply::of_ours(status, typed(kind), body)
     }
 }
 
@@ -78,10 +78,16 @@ fn directory(portcullis: &Portcullis) -> Bytes {
 impl Serve for Admin {
     type Record = ();
 
-    async fn serve(self: &Arc<Self>, head: Result<Head, HeadFault>, _: &Peer, body: &mut impl Body) -> (Reply, ()) {
+    async fn serve(
+        self: &Arc<Self>,
+        head: Result<Head, HeadFault>,
+        _: &Peer,
+        _: Instant,
+        body: &mut impl Body,
+    ) -> (Reply, ()) {
         let head = match head {
             Ok(head) => head,
-            Err(fault) => return (whole(fault.status(), typed(TEXT), Bytes::from_static(b"malformed\n")), ()),
+            Err(fault) => return (Reply::of_ours(fault.status(), typed(TEXT), Bytes::from_static(b"malformed\n")), ()),
         };
         let portcullis = self.current.now();
         let reply = match (portcullis.admin_keys(), Call::at(head.target.path())) {
@@ -93,19 +99,15 @@ impl Serve for Admin {
         (if bodiless { Reply { body: ReplyBody::None, ..reply } } else { reply }, ())
     }
 
-    fn sent(&self, (): (), _: Sent) {}
+    fn sent(&self, (): (), _: Sent, _: Instant) {}
 
     fn limits(&self) -> Limits {
         LIMITS
     }
 }
 
-fn typed(kind: &'static str) -> Vec<(Bytes, Bytes)> {
-    vec![(Bytes::from_static(b"Content-Type"), Bytes::from_static(kind.as_bytes()))]
-}
-
-fn whole(status: u16, fields: Vec<(Bytes, Bytes)>, body: Bytes) -> Reply {
-    Reply { status, fields, body: ReplyBody::Whole(body), last: false }
+fn typed(kind: &'static str) -> Vec<(&'static str, Bytes)> {
+    vec![("Content-Type", Bytes::from_static(kind.as_bytes()))]
 }
 
 const PAGES: [&str; 5] = ["/", "/metrics", "/livez", "/readyz", "/status"];

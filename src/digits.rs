@@ -37,23 +37,19 @@ thread_local! {
 
 /// A number below a million, with its zeros in front.
 pub fn six_digits(number: u32) -> [u8; 6] {
-    let mut digits = [b'0'; 6];
-    let mut rest = number;
-    for digit in digits.iter_mut().rev() {
-        *digit += (rest % 10) as u8;
-        rest /= 10;
-    }
-    digits
+    let pair = |number: u32| PAIRS[(number % 100) as usize];
+    let ([a, b], [c, d], [e, f]) = (pair(number / 10_000), pair(number / 100), pair(number));
+    [a, b, c, d, e, f]
 }
 
 /// A number in decimal digits.
 pub fn number(number: u64) -> Short {
     let mut short = Short { bytes: [b'0'; LONGEST], from: LONGEST };
     let mut rest = number;
-    for digit in short.bytes.iter_mut().rev() {
-        *digit += (rest % 10) as u8;
-        rest /= 10;
-        short.from -= 1;
+    for pair in short.bytes.rchunks_exact_mut(2) {
+        pair.copy_from_slice(&PAIRS[(rest % 100) as usize]);
+        short.from -= if rest < 10 { 1 } else { 2 };
+        rest /= 100;
         if rest == 0 {
             break;
         }
@@ -66,17 +62,33 @@ pub fn address(address: IpAddr) -> Short {
     let mut short = Short { bytes: [0; LONGEST], from: LONGEST };
     match address {
         IpAddr::V4(address) => {
+            let mut prepend = |byte: u8| {
+                short.from -= 1;
+                short.bytes[short.from] = byte;
+            };
             for (at, octet) in address.octets().into_iter().enumerate().rev() {
-                short.prepend(&number(octet.into()));
+                let mut rest = octet;
+                loop {
+                    prepend(b'0' + rest % 10);
+                    rest /= 10;
+                    if rest == 0 {
+                        break;
+                    }
+                }
                 if at > 0 {
-                    short.prepend(b".");
+                    prepend(b'.');
                 }
             }
         }
         IpAddr::V6(address) => {
             let mut text = Vec::with_capacity(LONGEST);
             put_shown(&mut text, address);
-            short.prepend(&text);
+            // None is longer.
+            let from = LONGEST.saturating_sub(text.len());
+            if let Some(room) = short.bytes.get_mut(from..) {
+                room.copy_from_slice(&text);
+                short.from = from;
+            }
         }
     }
     short
@@ -94,19 +106,6 @@ pub struct Short {
     from: usize,
 }
 
-impl Short {
-    /// What does not fit is left out.
-    fn prepend(&mut self, text: &[u8]) {
-        let from = self.from.saturating_sub(text.len());
-        if let Some(room) = self.bytes.get_mut(from..self.from)
-            && room.len() == text.len()
-        {
-            room.iter_mut().zip(text).for_each(|(place, byte)| *place = *byte);
-            self.from = from;
-        }
-    }
-}
-
 impl Deref for Short {
     type Target = [u8];
 
@@ -117,6 +116,17 @@ impl Deref for Short {
 
 /// As many characters as an address has, and more than a number has.
 const LONGEST: usize = 39;
+
+/// The two digits of each number below a hundred.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut at = 0;
+    while at < pairs.len() {
+        pairs[at] = [b'0' + (at / 10) as u8, b'0' + (at % 10) as u8];
+        at += 1;
+    }
+    pairs
+};
 
 /// Anything, as it is shown.
 pub fn put_shown(text: &mut Vec<u8>, shown: impl Display) {

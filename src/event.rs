@@ -132,9 +132,9 @@ impl Event<'_> {
         }
     }
 
-    /// The log line. Names follow OpenTelemetry's semantic conventions where there is one.
-    pub fn line(&self) -> Line {
-        let mut line = Line::new(self.at, self.level(), "request");
+    /// Writes the log line behind what is there already. Names follow OpenTelemetry's semantic conventions where there is one.
+    pub fn put_line(&self, out: &mut Vec<u8>) {
+        let mut line = Line::new(out, self.at, self.level(), "request");
         line.text("dialect", &self.dialect);
         line.text("caller", &self.caller);
         if let Some(key_id) = &self.key_id {
@@ -177,7 +177,7 @@ impl Event<'_> {
         if self.is_routine() && self.sample < EVERY {
             line.share("sample_rate", f64::from(self.sample) / f64::from(EVERY));
         }
-        line
+        line.end();
     }
 }
 

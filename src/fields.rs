@@ -134,10 +134,10 @@ impl Fields {
         })
     }
 
-    /// All fields as parts of the buffer that they came in, which are not copied.
-    pub fn parts(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
-        let part = |start: u32, end: u32| self.raw.slice(start as usize..end as usize);
-        self.spans.iter().map(move |span| (part(span.name, span.name_end), part(span.value, span.value_end)))
+    /// Drops the fields whose name is not to be kept.
+    pub fn retain(&mut self, mut keeps: impl FnMut(&[u8]) -> bool) {
+        let Fields { raw, spans, .. } = self;
+        spans.retain(|span| keeps(part(raw, span.name, span.name_end)));
     }
 
     /// The values of every field with this name, in the order they came; case is ignored.
@@ -446,6 +446,14 @@ mod tests {
         assert!(fields.is_empty());
         assert_eq!(fields.len(), 0);
         assert!(Fields::empty().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_kept_is_not_there_any_more() {
+        let mut fields = scan(b"b: 1\r\nA: 2\r\nb: 3\r\n\r\n").unwrap();
+        fields.retain(|name| name != b"b");
+        assert_eq!(listed(&fields), [(&b"A"[..], &b"2"[..])]);
+        assert!((fields.only("b"), fields.only("a")) == (Only::None, Only::One(b"2")));
     }
 
     // threat: C4

@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::credential::password::StoredHash;
 use crate::credential::replay::Replays;
 use crate::lockout;
-use crate::log;
+use crate::log::lanes;
 use crate::proxy::memory::MOST_ADDRESSES;
 use crate::revocation::index::Index;
 use crate::revocation::journal::Journal;
@@ -78,7 +78,7 @@ impl Footprint {
         let mut flood = vec![
             part("bodies", connections, limits.body),
             part("answers of the PAM", in_flight, held),
-            part("lines of the log", log::WAITING as u64, LINE),
+            part("lines of the log", lanes::room() / LINE, LINE),
         ];
         if limits.lockout.is_some() {
             flood.push(part("addresses that fail", lockout::MOST_ADDRESSES as u64, FAILING));
@@ -115,7 +115,7 @@ pub const PROGRAM: u64 = 32 << 20;
 /// A connection that waits for its next request, with what the kernel has for it. Under TLS as well.
 pub const CONNECTION: u64 = 50_000;
 
-/// A line of the log; few are longer.
+/// A line of the log; few are longer. Their room is bounded in bytes.
 const LINE: u64 = 1 << 10;
 
 /// A span that waits, with the names of what it belongs to.

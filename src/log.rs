@@ -4,6 +4,7 @@
 //! alternative is to stop serving payouts for the sake of a line.
 //!
 //! ```text
+//! log/lanes     where lines wait for the thread that writes them
 //! log/events    what happened, beside requests: every event there is, and what to do about it
 //! log/requests  which requests have a line of their own
 //! log/bursts    what is told now, later and not at all
@@ -12,18 +13,19 @@
 
 pub mod bursts;
 pub mod events;
+pub mod lanes;
 pub mod line;
 pub mod requests;
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
+use self::lanes::{Lanes, MOST};
 use crate::digits::timestamp;
 
 /// Which requests have a line.
@@ -37,14 +39,20 @@ pub struct LogRules {
 
 /// Where lines go. Cloning gives another sender to the same writer.
 #[derive(Clone)]
-pub struct Log {
-    lines: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
+pub struct Log(Arc<Open>);
+
+/// There may come lines while this is there.
+struct Open(Arc<Lanes>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// The thread that writes; [`Writer::finish`] waits until everything sent before is out.
 pub struct Writer {
-    lines: SyncSender<Message>,
+    lanes: Arc<Lanes>,
     finished: Receiver<()>,
 }
 
@@ -68,33 +76,28 @@ impl Serialize for Said<'_> {
     }
 }
 
-enum Message {
-    Line(Vec<u8>),
-    Finish,
-}
-
 impl Log {
     /// Starts a writer to `out`.
     pub fn start(out: impl Write + Send + 'static) -> std::io::Result<(Log, Writer)> {
-        let (lines, received) = sync_channel(WAITING);
+        let lanes = Arc::new(Lanes::default());
         let (finishing, finished) = sync_channel(0);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || write(received, out, finishing))?;
-        let log = Log { lines: lines.clone(), dropped: Arc::default() };
-        Ok((log, Writer { lines, finished }))
+        let emptied = Arc::clone(&lanes);
+        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&emptied, out, finishing))?;
+        lanes.are_emptied_by(thread.thread().clone());
+        Ok((Log(Arc::new(Open(Arc::clone(&lanes)))), Writer { lanes, finished }))
     }
 
-    /// Sends one line.
+    /// Sends one line. It stands behind everything that was sent before, by whichever thread.
     pub fn line(&self, line: &impl Serialize) {
         let Ok(mut bytes) = serde_json::to_vec(line) else { return };
         bytes.push(b'\n');
-        self.send(bytes);
+        self.0.0.put_behind_all(&bytes);
     }
 
-    /// Sends a line that is written already, with its end.
-    pub fn send(&self, bytes: Vec<u8>) {
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Message::Line(bytes)) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Sends a line of which there are many: `write` puts it, with its end, behind those that wait. It stands behind what the
+    /// same thread has sent before; lines of several threads may change places within the time that lines wait for company.
+    pub fn put(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.0.0.put(write);
     }
 
     /// Sends a line about something that is no request: what happened, and what is to be known about it.
@@ -119,7 +122,7 @@ impl Log {
 
     /// Lines dropped so far.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.0.0.dropped()
     }
 }
 
@@ -127,57 +130,43 @@ impl Writer {
     /// Waits until everything sent before is written, but not for ever: a reader that has stalled must not keep the
     /// process from ending. True when all is written.
     pub fn finish(self, within: Duration) -> bool {
-        let asked = Instant::now();
-        let mut message = Message::Finish;
-        while let Err(TrySendError::Full(again)) = self.lines.try_send(message) {
-            if asked.elapsed() > within {
-                return false;
-            }
-            message = again;
-            std::thread::sleep(REST);
-        }
-        let left = within.saturating_sub(asked.elapsed());
-        self.finished.recv_timeout(left) != Err(RecvTimeoutError::Timeout)
+        self.lanes.end();
+        self.finished.recv_timeout(within) != Err(RecvTimeoutError::Timeout)
     }
 }
 
 /// `_finished` tells by being dropped.
-fn write(received: Receiver<Message>, mut out: impl Write, _finished: SyncSender<()>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut behind = false;
-    while let Ok(message) = received.recv() {
-        let mut finish = matches!(message, Message::Finish);
-        if !finish && !behind {
-            // A thread that is woken for each line costs more than the line. Lines that come while it rests go out
-            // together, and senders have nobody to wake.
-            std::thread::sleep(REST);
-        }
-        let mut next = Some(message);
-        while let Some(message) = next {
-            match message {
-                Message::Line(line) => batch.extend_from_slice(&line),
-                Message::Finish => finish = true,
-            }
-            next = if batch.len() < BATCH && !finish { received.try_recv().ok() } else { None };
-        }
-        behind = batch.len() >= BATCH;
+fn write(lanes: &Lanes, mut out: impl Write, _finished: SyncSender<()>) {
+    let mut batch = Vec::new();
+    loop {
+        // Looked at first: what was sent before the end is found by the look that follows.
+        let ending = lanes.have_ended();
+        lanes.empty_into(&mut batch);
         // Nobody is left to tell when standard output is gone.
         let _ = out.write_all(&batch).and_then(|()| out.flush());
-        batch.clear();
-        if finish {
+        if ending {
             return;
+        }
+        let crowded = batch.len() >= CROWDED;
+        batch.clear();
+        batch.shrink_to(KEPT);
+        if !crowded {
+            lanes.wait_for_lines();
+            // A thread that is woken for each line costs more than the line. Lines that come while it rests go out
+            // together, and senders have nobody to wake.
+            lanes.rest(REST);
         }
     }
 }
 
-/// Lines that may wait for the writer: a second of a busy sidecar.
-pub const WAITING: usize = 16 << 10;
-
 /// How long a line may wait for company.
 const REST: Duration = Duration::from_millis(5);
 
-/// Bytes written at once.
-const BATCH: usize = 64 << 10;
+/// So many bytes at once leave no time to rest.
+const CROWDED: usize = MOST / 4;
+
+/// Bytes of room that stay with a buffer which has been emptied.
+const KEPT: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -235,8 +224,8 @@ mod tests {
     fn a_stalled_reader_costs_lines_which_are_counted_and_neither_the_sender_nor_the_end_waits() {
         let out = Stalled::default();
         let (log, writer) = Log::start(out.clone()).unwrap();
-        let sent = 3 * WAITING;
-        (0..sent).for_each(|number| log.line(&number));
+        let line = "x".repeat(1000);
+        (0..3 * MOST / line.len()).for_each(|_| log.line(&line));
         assert!(log.dropped() > 0);
         assert!(!writer.finish(Duration::from_millis(20)));
         out.open();

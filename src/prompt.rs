@@ -24,18 +24,24 @@ pub struct Deadline(Option<Pin<Box<Sleep>>>);
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     step: Duration,
+    since: Option<Instant>,
     until: Option<Instant>,
 }
 
 impl Limit {
     /// So long, but not beyond this moment.
     pub fn until(step: Duration, until: Option<Instant>) -> Limit {
-        Limit { step, until }
+        Limit { step, since: None, until }
     }
 
-    /// When the time is over of what begins now.
+    /// So long, and it began at this moment: no clock is asked at all.
+    pub fn since(step: Duration, since: Instant) -> Limit {
+        Limit { step, since: Some(since), until: None }
+    }
+
+    /// When the time is over of what begins now, unless it is known when it began.
     fn due(self) -> Instant {
-        let due = Instant::now() + self.step.min(LONGEST);
+        let due = self.since.unwrap_or_else(Instant::now) + self.step.min(LONGEST);
         self.until.map_or(due, |until| due.min(until))
     }
 }

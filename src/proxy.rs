@@ -44,7 +44,7 @@ mod watched;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -59,16 +59,17 @@ pub trait Serve: Send + Sync + 'static {
     /// What is kept of a request until its reply has been sent.
     type Record: Send;
 
-    /// Answers one request, on a connection from `peer`. `body` gives its body when asked.
+    /// Answers one request, whose head was there at `came`, on a connection from `peer`. `body` gives its body when asked.
     fn serve(
         self: &Arc<Self>,
         head: Result<Head, HeadFault>,
         peer: &Peer,
+        came: Instant,
         body: &mut impl Body,
     ) -> impl Future<Output = (Reply, Self::Record)> + Send;
 
-    /// The reply has been sent, or could not be.
-    fn sent(&self, record: Self::Record, sent: Sent);
+    /// The reply has been sent `now`, or could not be.
+    fn sent(&self, record: Self::Record, sent: Sent, now: Instant);
 
     /// A connection was opened (1) or closed (-1).
     fn connected(&self, change: i64) {

@@ -10,6 +10,7 @@ use crate::fields::{Fields, Only, content_length, is_token, members};
 use crate::origin::Origin;
 use crate::target::{Target, TargetFault};
 use crate::tls::names::Names;
+use crate::trace::CorrelationId;
 
 /// One request, whole: what was read is what is checked is what is forwarded.
 #[derive(Clone)]
@@ -129,8 +130,12 @@ pub struct HeadLimits {
 pub struct Reply {
     /// HTTP status, 200 to 599.
     pub status: u16,
-    /// Header fields without any that concern the connection or the framing.
-    pub fields: Vec<(Bytes, Bytes)>,
+    /// The PAM's header fields, without any that concern the connection or the framing.
+    pub fields: Fields,
+    /// Our own.
+    pub own: Vec<(&'static str, Bytes)>,
+    /// The id that is echoed to the caller; `None` where nobody has one, on the admin address.
+    pub correlation: Option<CorrelationId>,
     /// The body.
     pub body: ReplyBody,
     /// The connection ends behind it.
@@ -145,6 +150,21 @@ pub enum ReplyBody {
     None,
     /// Too large to hold, passed on as it comes. Of unknown length only to callers that understand chunks.
     Stream(crate::upstream::AnswerStream),
+}
+
+impl Reply {
+    /// One of ours, held whole.
+    pub fn of_ours(status: u16, own: Vec<(&'static str, Bytes)>, body: Bytes) -> Reply {
+        let body = ReplyBody::Whole(body);
+        Reply { status, fields: Fields::empty(), own, correlation: None, body, last: false }
+    }
+
+    /// All header fields, in their order.
+    pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let own = self.own.iter().map(|(name, value)| (name.as_bytes(), &**value));
+        let correlation = self.correlation.iter().map(|id| (&b"X-Correlation-ID"[..], id.as_str().as_bytes()));
+        self.fields.iter().map(|field| (field.name, field.value)).chain(own).chain(correlation)
+    }
 }
 
 impl Head {

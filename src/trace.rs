@@ -6,6 +6,7 @@
 pub mod sampler;
 
 use std::fmt;
+use std::sync::Arc;
 
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -28,7 +29,7 @@ pub struct Fresh {
 /// 1 to 128 visible ASCII characters, none of them a quote, `<` or `>`. A backslash is possible: a writer of JSON
 /// still has to escape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CorrelationId(Box<str>);
+pub struct CorrelationId(Arc<str>);
 
 impl CorrelationId {
     /// Adopts the only value given when it is well-formed; takes `fresh.uuid` when there is none, when there are
@@ -40,7 +41,7 @@ impl CorrelationId {
             only(received).filter(|value| is_correlation_id(value)).and_then(|value| str::from_utf8(value).ok());
         match adopted {
             Some(value) => Self(value.into()),
-            None => Self(fresh.uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()).into()),
+            None => Self((&*fresh.uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer())).into()),
         }
     }
 

@@ -222,7 +222,7 @@ impl Upstream {
         Upstream { tls: Some(tls), ..self }
     }
 
-    /// Sends one request once and reads its answer.
+    /// Sends one request once and reads its answer. The time for it runs from `now`.
     ///
     /// `request` must belong to `body`: nothing is added or checked here. Nothing is ever sent again,
     /// not even what the PAM says it has not processed; a connection that turns out to be dead is
@@ -235,8 +235,9 @@ impl Upstream {
         request: &(impl Outbound + Sync),
         body: Bytes,
         manner: Manner,
+        now: Instant,
     ) -> Result<Answer, Failure> {
-        let patience = Patience::starting(self.limits.total);
+        let patience = Patience::starting(now, self.limits.total);
         let unsent = |kind| Failure { kind, sent: false };
         match self.way(patience).await.map_err(unsent)? {
             Way::Http1(mut connection, reused) => {
@@ -454,7 +455,7 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\nB: 1\r\nTransfer-Encoding: chunked\r\nA: 2\r\n\r\n0\r\nC: 3\r\n\r\n";
         let pam = Pam::start(vec![vec![Act::Read, send(answer)]]).await;
         let upstream = pam.upstream(LIMITS);
-        let answer = upstream.exchange(&GET, Bytes::new(), ANY).await.unwrap();
+        let answer = upstream.exchange(&GET, Bytes::new(), ANY, Instant::now()).await.unwrap();
         assert_eq!(format!("{:?}", answer.fields), r#"["B", "Transfer-Encoding", "A"]"#);
     }
 
@@ -464,7 +465,7 @@ mod tests {
         let pam = Pam::start(vec![vec![Act::Read, send(HELLO)]]).await;
         let upstream = pam.upstream(LIMITS);
         let body = Bytes::from_static(b"body");
-        let answer = upstream.exchange(&POST, body, ANY).await.unwrap();
+        let answer = upstream.exchange(&POST, body, ANY, Instant::now()).await.unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(pam.seen(upstream).await, [format!("{head}body")]);
     }
@@ -498,7 +499,7 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\nA: secret\r\nContent-Length: 6\r\n\r\nsecret";
         let pam = Pam::start(vec![vec![Act::Read, send(answer)]]).await;
         let upstream = pam.upstream(LIMITS);
-        let answer = upstream.exchange(&GET, Bytes::new(), ANY).await.unwrap();
+        let answer = upstream.exchange(&GET, Bytes::new(), ANY, Instant::now()).await.unwrap();
         let printed = format!("{answer:?}");
         assert!(!printed.contains("secret"), "{printed}");
     }
@@ -789,7 +790,7 @@ mod tests {
         let (go, gone) = oneshot::channel();
         let pam = Pam::start(vec![vec![Act::Wait(gone)]]).await;
         let upstream = pam.upstream(limits);
-        let failed = upstream.exchange(&GET, huge(), ANY).await;
+        let failed = upstream.exchange(&GET, huge(), ANY, Instant::now()).await;
         let kind = FailureKind::Timeout;
         assert_eq!(failed.err(), Some(Failure { kind, sent: true }));
         go.send(()).unwrap();
@@ -836,7 +837,7 @@ mod tests {
     async fn a_request_cut_off_while_it_is_written_may_have_arrived() {
         let pam = Pam::start(vec![vec![Act::ReadSome, Act::Reset]]).await;
         let upstream = pam.upstream(LIMITS);
-        let failed = upstream.exchange(&GET, huge(), ANY).await;
+        let failed = upstream.exchange(&GET, huge(), ANY, Instant::now()).await;
         let kind = FailureKind::Write;
         assert_eq!(failed.err(), Some(Failure { kind, sent: true }));
         assert_eq!(pam.seen(upstream).await.len(), 1);
@@ -1156,7 +1157,7 @@ mod tests {
     }
 
     async fn ask(upstream: &Upstream, manner: Manner) -> Result<Taken, Failure> {
-        let answer = upstream.exchange(&GET, Bytes::new(), manner).await?;
+        let answer = upstream.exchange(&GET, Bytes::new(), manner, Instant::now()).await?;
         let (body, streamed) = match answer.body {
             AnswerBody::Whole(body) => (body.to_vec(), false),
             AnswerBody::Stream(mut stream) => (drain(&mut stream).await?, true),
@@ -1183,7 +1184,7 @@ mod tests {
     }
 
     async fn stream(upstream: &Upstream) -> AnswerStream {
-        let answer = upstream.exchange(&GET, Bytes::new(), ANY).await.unwrap();
+        let answer = upstream.exchange(&GET, Bytes::new(), ANY, Instant::now()).await.unwrap();
         match answer.body {
             AnswerBody::Stream(stream) => stream,
             AnswerBody::Whole(body) => panic!("{} bytes were held", body.len()),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::key::AdminKeys;
 use super::order::{Call, Order, Subject, Why};
-use super::{LIMITS, whole};
+use super::LIMITS;
 use crate::denial::{Denial, Disclosure};
 use crate::digits::timestamp;
 use crate::fields::{Fields, Only};
@@ -56,7 +56,7 @@ impl Operating<'_> {
     /// Answers a call.
     pub(super) async fn answer(&self, call: Call, keys: &AdminKeys, head: &Head, body: &mut impl Body) -> Reply {
         let outcome = self.obey(call, keys, head, body).await;
-        let mut fields = vec![(Bytes::from_static(b"Content-Type"), Bytes::from_static(b"application/json"))];
+        let mut fields = vec![("Content-Type", Bytes::from_static(b"application/json"))];
         let (status, counted, answer) = match outcome {
             Ok(answer) => (200, Outcome::Done, answer),
             Err(refusal) => {
@@ -66,7 +66,7 @@ impl Operating<'_> {
             }
         };
         self.portcullis.metrics().count_admin_call(call, counted);
-        whole(status, fields, format!("{answer}\n").into())
+        Reply::of_ours(status, fields, format!("{answer}\n").into())
     }
 
     async fn obey(&self, call: Call, keys: &AdminKeys, head: &Head, body: &mut impl Body) -> Result<Value, Refusal> {
@@ -234,10 +234,10 @@ impl Refusal {
     }
 
     /// The field that HTTP has for such a reply.
-    fn field(&self) -> Option<(Bytes, Bytes)> {
-        let (name, value): (&[u8], &[u8]) = match self {
-            Refusal::Method => (b"Allow", b"POST"),
-            Refusal::Credential(_) => (b"WWW-Authenticate", b"Bearer"),
+    fn field(&self) -> Option<(&'static str, Bytes)> {
+        let (name, value) = match self {
+            Refusal::Method => ("Allow", "POST"),
+            Refusal::Credential(_) => ("WWW-Authenticate", "Bearer"),
             Refusal::Browser
             | Refusal::ContentType
             | Refusal::Body(_)
@@ -245,7 +245,7 @@ impl Refusal {
             | Refusal::Denied(_)
             | Refusal::Unwritten(_) => return None,
         };
-        Some((Bytes::from_static(name), Bytes::from_static(value)))
+        Some((name, Bytes::from_static(value.as_bytes())))
     }
 
     fn outcome(&self) -> Outcome {

@@ -52,15 +52,13 @@ pub fn render(facts: &Facts, paused: bool) -> String {
 }
 
 /// The fields it is sent with: a browser that shows it does nothing beside that.
-pub fn fields() -> Vec<(Bytes, Bytes)> {
+pub fn fields() -> Vec<(&'static str, Bytes)> {
     let style = STANDARD.encode(Sha256::digest(STYLE));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    let mut fields = vec![(Bytes::from_static(b"Content-Security-Policy"), Bytes::from(policy))];
-    fields.extend(
-        FIELDS.map(|(name, value)| (Bytes::from_static(name.as_bytes()), Bytes::from_static(value.as_bytes()))),
-    );
+    let mut fields = vec![("Content-Security-Policy", Bytes::from(policy))];
+    fields.extend(FIELDS.map(|(name, value)| (name, Bytes::from_static(value.as_bytes()))));
     fields
 }
 

@@ -1,7 +1,7 @@
 //! One line of the log: a JSON object, written member by member.
 //!
-//! Every request has one, so it is written without anything in between: no tree, no reflection, and memory once. What can be
-//! in it is closed: texts, numbers, digits, durations, lists of objects.
+//! Every request has one, so it is written without anything in between: no tree, no reflection, no memory of its own. What
+//! can be in it is closed: texts, numbers, digits, durations, lists of objects.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -10,15 +10,16 @@ use crate::digits::{self, put_number, put_shown, put_timestamp, six_digits};
 use crate::hex;
 use crate::json::plain_length;
 
-/// A line that is being written.
-pub struct Line(Vec<u8>);
+/// A line that is being written behind what is there already.
+pub struct Line<'o>(&'o mut Vec<u8>);
 
-impl Line {
+impl Line<'_> {
     /// Begins with what every line has.
-    pub fn new(at: SystemTime, level: &'static str, event: &'static str) -> Line {
-        let mut line = Line(Vec::with_capacity(USUAL));
+    pub fn new<'o>(out: &'o mut Vec<u8>, at: SystemTime, level: &'static str, event: &'static str) -> Line<'o> {
+        out.reserve(USUAL);
+        let mut line = Line(out);
         line.0.extend_from_slice(b"{\"timestamp\":\"");
-        put_timestamp(&mut line.0, at);
+        put_timestamp(line.0, at);
         line.0.push(b'"');
         line.word("level", level);
         line.word("event", event);
@@ -45,7 +46,7 @@ impl Line {
             self.0.push(b'"');
         } else {
             // Memory takes whatever is written, so there is no error.
-            let _ = serde_json::to_writer(&mut self.0, text);
+            let _ = serde_json::to_writer(&mut *self.0, text);
         }
     }
 
@@ -60,13 +61,13 @@ impl Line {
     /// A number.
     pub fn number(&mut self, name: &'static str, number: u64) {
         self.name(name);
-        put_number(&mut self.0, number);
+        put_number(self.0, number);
     }
 
     /// A part of one.
     pub fn share(&mut self, name: &'static str, share: f64) {
         self.name(name);
-        put_shown(&mut self.0, share);
+        put_shown(self.0, share);
     }
 
     /// Whether something is so.
@@ -79,7 +80,7 @@ impl Line {
     pub fn hex(&mut self, name: &'static str, bytes: &[u8]) {
         self.name(name);
         self.0.push(b'"');
-        hex::extend(&mut self.0, bytes);
+        hex::extend(self.0, bytes);
         self.0.push(b'"');
     }
 
@@ -87,7 +88,7 @@ impl Line {
     pub fn seconds(&mut self, name: &'static str, time: Duration) {
         self.name(name);
         let micros = (time.subsec_nanos() + 500) / 1000;
-        put_number(&mut self.0, time.as_secs().saturating_add((micros / 1_000_000).into()));
+        put_number(self.0, time.as_secs().saturating_add((micros / 1_000_000).into()));
         self.0.push(b'.');
         let digits = six_digits(micros % 1_000_000);
         let shown = digits.iter().rposition(|digit| *digit != b'0').map_or(1, |last| last + 1);
@@ -95,7 +96,7 @@ impl Line {
     }
 
     /// A list of objects.
-    pub fn list<T>(&mut self, name: &'static str, items: impl Iterator<Item = T>, members: impl Fn(&mut Line, T)) {
+    pub fn list<T>(&mut self, name: &'static str, items: impl Iterator<Item = T>, members: impl Fn(&mut Line<'_>, T)) {
         self.name(name);
         self.0.push(b'[');
         for (at, item) in items.enumerate() {
@@ -109,10 +110,9 @@ impl Line {
         self.0.push(b']');
     }
 
-    /// The bytes, with the end of the line.
-    pub fn into_bytes(mut self) -> Vec<u8> {
+    /// Ends it.
+    pub fn end(self) {
         self.0.extend_from_slice(b"}\n");
-        self.0
     }
 
     #[inline(always)]
@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn a_line_is_one_json_object() {
-        let mut line = Line::new(UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001), "info", "request");
+        let mut bytes = Vec::new();
+        let mut line = Line::new(&mut bytes, UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001), "info", "request");
         let odd = "a \"quote\", a \\, a \u{7f}\u{1}\n, an é and a \u{1f600}";
         line.text("odd", odd);
         line.address("address", [192, 0, 2, 1].into());
@@ -154,7 +155,7 @@ mod tests {
         line.hex("hex", &[0, 10, 255]);
         line.list("list", [1, 2].into_iter(), |line, one| line.number("n", one));
         line.list("none", [0; 0].into_iter(), |line, one| line.number("n", one));
-        let bytes = line.into_bytes();
+        line.end();
         assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
         let read: Value = serde_json::from_slice(&bytes).unwrap();
         let expected = json!({
@@ -178,9 +179,9 @@ mod tests {
             (61_500_000_499, "61.5"),
             (999_999_999, "1.0"),
         ] {
-            let mut line = Line(Vec::new());
-            line.seconds("t", Duration::from_nanos(nanos));
-            assert_eq!(String::from_utf8(line.0).unwrap(), format!(",\"t\":{shown}"), "{nanos}");
+            let mut bytes = Vec::new();
+            Line(&mut bytes).seconds("t", Duration::from_nanos(nanos));
+            assert_eq!(String::from_utf8(bytes).unwrap(), format!(",\"t\":{shown}"), "{nanos}");
         }
     }
 }

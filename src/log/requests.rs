@@ -55,7 +55,7 @@ impl RequestLog {
         match (event.decision, event.denial) {
             (Decision::Refused, Some(denial)) => self.tell_refusal(event, denial, rules),
             _ if event.is_sampled_out() => drop(self.sampled_out.fetch_add(1, Ordering::Relaxed)),
-            _ => self.log.send(event.line().into_bytes()),
+            _ => self.log.put(|out| event.put_line(out)),
         }
     }
 
@@ -88,7 +88,7 @@ impl RequestLog {
             bursts.one(&key, event.caller.as_ref(), rules.refusals_per_second, now)
         };
         let time = match telling {
-            Telling::Now => return self.log.send(event.line().into_bytes()),
+            Telling::Now => return self.log.put(|out| event.put_line(out)),
             Telling::WithOthers => None,
             Telling::After(time) => Some(time),
         };

@@ -1,8 +1,6 @@
 //! What goes to the PAM in front of the body: what the caller sent, in its order and spelling, without what belongs to the caller's
 //! connection, and with exactly one correlation id and trace context of ours (RFC 9110 §7.6).
 
-use bytes::Bytes;
-
 use crate::digits::{address, number};
 use crate::fields::{Field, Fields, HOP_BY_HOP, fold, is_hop_by_hop};
 use crate::origin::Origin;
@@ -80,31 +78,20 @@ impl Forwarded<'_> {
     }
 }
 
-/// The fields of an answer that go back to the caller, with the correlation id once.
+/// The fields of an answer that go back to the caller: without those of the connection, and without a correlation id, which is
+/// ours to state.
 ///
 /// `bodiless` keeps Content-Length: without a body (HEAD, 304) it is a statement, with one it is ours to make.
-pub fn answer_fields(fields: &Fields, correlation: &CorrelationId, bodiless: bool) -> Vec<(Bytes, Bytes)> {
-    let nominates = fields.all("connection").next().is_some();
-    let nominated = |name: &[u8]| {
-        let mut members = fields.all("connection").flat_map(crate::fields::members);
-        members.any(|other| other.eq_ignore_ascii_case(name))
-    };
-    let mut kept = Vec::with_capacity(fields.len() + 1);
-    for (name, value) in fields.parts() {
+pub fn answer_fields(mut fields: Fields, bodiless: bool) -> Fields {
+    let nominated: Vec<Vec<u8>> =
+        fields.all("connection").flat_map(crate::fields::members).map(<[u8]>::to_vec).collect();
+    fields.retain(|name| {
         let framing = name.eq_ignore_ascii_case(b"content-length") && !bodiless;
         let ours = name.eq_ignore_ascii_case(b"x-correlation-id");
-        let dropped = framing || ours || is_hop_by_hop(&name) || (nominates && nominated(&name));
-        if !dropped {
-            kept.push((name, value));
-        }
-    }
-    kept.push(correlation_field(correlation));
-    kept
-}
-
-/// The correlation id as it is echoed on every reply.
-pub fn correlation_field(correlation: &CorrelationId) -> (Bytes, Bytes) {
-    (Bytes::from_static(b"X-Correlation-ID"), Bytes::copy_from_slice(correlation.as_str().as_bytes()))
+        let nominated = || nominated.iter().any(|other| other.eq_ignore_ascii_case(name));
+        !(framing || ours || is_hop_by_hop(name) || nominated())
+    });
+    fields
 }
 
 /// What becomes of a header of the caller's. By its name as servers fold it that turn names into variables, where `-`, `_`
@@ -189,6 +176,8 @@ const LONGEST: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::request::{Head, HeadLimits};
     use crate::trace::Fresh;

@@ -4,20 +4,20 @@
 //! neither abort nor repeat what the PAM is executing; they are noticed when the reply is written, or as the next head.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 use pingora::protocols::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use super::current::Current;
 use super::leave::Leaving;
 use super::{Body, BodyFault, DRAINED, DRAINED_WITHIN, Refused, Sent, Serve};
 use crate::config::Limits;
 use crate::digits::put_number;
-use crate::prompt::{Deadline, Elapsed, within};
+use crate::prompt::{Deadline, Elapsed, Limit, within};
 use crate::request::{Head, HeadFault, Peer, Reply, ReplyBody};
 use crate::upstream::AnswerStream;
 
@@ -25,11 +25,12 @@ use crate::upstream::AnswerStream;
 pub async fn serve<S: Serve>(current: &Current<S>, stream: Stream, peer: &Peer, read: BytesMut, mut leaving: Leaving) {
     let mut wire = Wire { stream, read, deadline: Deadline::default() };
     let mut limits = current.now().limits();
-    let mut patience = limits.head_timeout;
-    let old = Instant::now() + limits.connection_age;
+    let opened = Instant::now();
+    let mut silence = Limit::since(limits.head_timeout, opened.into());
+    let old = opened + limits.connection_age;
     let mut served = 0;
     loop {
-        let raw = match wire.head(patience, &limits, &mut leaving).await {
+        let raw = match wire.head(silence, &limits, &mut leaving).await {
             Ok(Some(raw)) => raw,
             Ok(None) => {
                 wire.tell_unserved(&*current.now(), peer);
@@ -43,6 +44,7 @@ pub async fn serve<S: Serve>(current: &Current<S>, stream: Stream, peer: &Peer, 
         };
         // From its first byte that is looked at to its reply a request is one generation's.
         let serve = current.now();
+        let came = Instant::now();
         limits = serve.limits();
         let head = raw.and_then(|raw| Head::scan(raw, &limits.head));
         let mut exchange = Exchange { wire: &mut wire, unread: 0, expects_continue: false };
@@ -52,14 +54,15 @@ pub async fn serve<S: Serve>(current: &Current<S>, stream: Stream, peer: &Peer, 
             exchange.unread = head.framing.length.unwrap_or(0);
             exchange.expects_continue = head.framing.expects_continue;
         }
-        let (reply, record) = serve.serve(head, peer, &mut exchange).await;
+        let (reply, record) = serve.serve(head, peer, came, &mut exchange).await;
         served += 1;
-        go_on = go_on && !reply.last && served < limits.requests_per_connection && Instant::now() < old;
+        go_on = go_on && !reply.last && served < limits.requests_per_connection && came < old;
         // What is closed anyway is not waited for; the lingering close takes it off.
         go_on = go_on && !leaving.is_announced() && exchange.drain().await;
         let written = wire.reply(reply, go_on, limits.write_timeout).await;
         let sent = if written.is_ok() { Sent::Whole } else { Sent::Cut };
-        serve.sent(record, sent);
+        let now = Instant::now();
+        serve.sent(record, sent, now);
         if sent == Sent::Cut {
             return;
         }
@@ -67,7 +70,7 @@ pub async fn serve<S: Serve>(current: &Current<S>, stream: Stream, peer: &Peer, 
             wire.linger().await;
             return;
         }
-        patience = limits.idle_timeout;
+        silence = Limit::since(limits.idle_timeout, now.into());
     }
 }
 
@@ -91,7 +94,7 @@ impl Wire {
     /// The bytes of the next head; `None` when the caller ends the connection, stays silent for too long, or we are stopping.
     async fn head(
         &mut self,
-        silence: Duration,
+        silence: Limit,
         limits: &Limits,
         leaving: &mut Leaving,
     ) -> io::Result<Option<Result<Bytes, HeadFault>>> {
@@ -111,7 +114,7 @@ impl Wire {
         if self.read.starts_with(EMPTY_LINE) {
             self.read.advance(EMPTY_LINE.len());
         }
-        let mut deadline = None;
+        let mut slow = None;
         let mut searched = 0;
         loop {
             if let Some(end) = head_end(&self.read, searched) {
@@ -122,8 +125,8 @@ impl Wire {
             }
             searched = self.read.len().saturating_sub(3);
             // Most heads come whole: they need no clock.
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
-            match timeout_at(deadline, self.more()).await {
+            let slow = *slow.get_or_insert_with(|| tokio::time::Instant::now() + limits.head_timeout);
+            match timeout_at(slow, self.more()).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return Ok(None),
                 Ok(Err(fault)) => return Err(fault),
@@ -151,14 +154,14 @@ impl Wire {
     /// Writes a reply, in one write when its body is held. Each write has `time`.
     async fn reply(&mut self, reply: Reply, go_on: bool, time: Duration) -> io::Result<()> {
         let held = if let ReplyBody::Whole(body) = &reply.body { body.len() } else { 0 };
-        let fields: usize = reply.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let fields: usize = reply.lines().map(|(name, value)| name.len() + value.len() + 4).sum();
         let mut out = Vec::with_capacity(FRAME + fields + held);
         out.extend_from_slice(b"HTTP/1.1 ");
         put_number(&mut out, reply.status.into());
         out.extend_from_slice(b" ");
         out.extend_from_slice(reason(reply.status).as_bytes());
         out.extend_from_slice(b"\r\n");
-        for (name, value) in &reply.fields {
+        for (name, value) in reply.lines() {
             put_field(&mut out, name, value);
         }
         if !go_on {

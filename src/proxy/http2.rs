@@ -154,7 +154,7 @@ async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession
     let head = head(&session, &limits.head);
     let declared = head.as_ref().ok().and_then(|head| head.framing.length);
     let mut body = Inbound { session, declared, done: false };
-    let (reply, record) = serve.serve(head, peer, &mut body).await;
+    let (reply, record) = serve.serve(head, peer, Instant::now().into(), &mut body).await;
     if !body.done {
         // Some callers throw a reply away when the stream is reset behind it, as it must be while their body is unread.
         let _ = body.read(DRAINED, DRAINED_WITHIN).await;
@@ -169,7 +169,7 @@ async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession
             Sent::Cut
         }
     };
-    serve.sent(record, sent);
+    serve.sent(record, sent, Instant::now().into());
     if last {
         parting.notify_one();
     }
@@ -207,8 +207,8 @@ fn head(session: &HttpSession, limits: &HeadLimits) -> Result<Head, HeadFault> {
 }
 
 async fn send(session: &mut HttpSession, reply: Reply) -> pingora::Result<()> {
-    let mut header = ResponseHeader::build(reply.status, Some(reply.fields.len() + 1))?;
-    for (name, value) in &reply.fields {
+    let mut header = ResponseHeader::build(reply.status, Some(reply.lines().count() + 1))?;
+    for (name, value) in reply.lines() {
         // Names and values were read strictly; what HTTP/2 cannot carry all the same is left out.
         if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             header.append_header(name, value)?;

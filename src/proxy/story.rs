@@ -12,10 +12,10 @@ mod facts;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::certificates::Certificates;
@@ -39,6 +39,7 @@ use crate::log::requests::RequestLog;
 use crate::log::{Log, LogRules};
 use crate::metrics::{Levels, Metrics, Traffic};
 use crate::moment::Moment;
+use crate::prompt::at_once;
 use crate::origin::{Origin, TrustedProxies, Unreadable};
 use crate::rate::Rates;
 use crate::readiness::Readiness;
@@ -394,10 +395,14 @@ impl Portcullis {
         }
         let entry = self.gate.weigh(&mut course.trail, self.gate.enter(&head))?;
         self.gate.fits(&head)?;
-        let body = body.read(self.limits.body, self.limits.body_timeout).await.map_err(Denial::from)?;
-        let request = Request { head, body };
+        // A body that came with its head has been waited for by nobody.
+        let mut reading = pin!(body.read(self.limits.body, self.limits.body_timeout));
+        let (read, arrived) = match at_once(reading.as_mut()).await {
+            Some(read) => (read, stamps.came.at),
+            None => (reading.await, Instant::now()),
+        };
+        let request = Request { head, body: read.map_err(Denial::from)? };
 
-        let arrived = Instant::now();
         let ask = self.memory.asking(&self.limits, whence.origin.client);
         let now = stamps.came.wall(arrived);
         let admitted = self.gate.admit(entry, &request, whence, now, &mut course.trail, &ask).await;
@@ -414,7 +419,7 @@ impl Portcullis {
         course.forwarded = true;
         course.settled = permit.settled;
         self.place_in_trace(stamps, &course.trail);
-        let answer = self.ask_pam(&request, whence.origin, stamps, &permit).await;
+        let answer = self.ask_pam(&request, whence.origin, stamps, &permit, decided).await;
         let answered = answer.as_ref().map_or_else(|_| Instant::now(), |answer| answer.at);
         course.decided = Some(answered);
         course.upstream = Some(answered.duration_since(decided));
@@ -428,11 +433,7 @@ impl Portcullis {
         let streams = answer.as_ref().is_ok_and(|answer| matches!(answer.body, AnswerBody::Stream(_)));
         course.place = streams.then_some(place);
 
-        let reply = self.conclude(&request, answer?, permit, stamps, course).await;
-        let concluded = Instant::now();
-        course.decided = Some(concluded);
-        course.own += concluded.duration_since(answered);
-        reply
+        self.conclude(&request, answer?, permit, stamps, course).await
     }
 
     /// The exchange with the PAM. Taking the permit by reference is the point: there is no other way to the upstream.
@@ -442,6 +443,7 @@ impl Portcullis {
         origin: Origin,
         stamps: &Stamps,
         permit: &Permit<'_>,
+        now: Instant,
     ) -> Result<Answer, Denial> {
         let must_hold = permit.ends.as_ref().is_some_and(|ends| ends.firm);
         let (correlation, trace) = (&stamps.correlation, &stamps.trace);
@@ -454,7 +456,7 @@ impl Portcullis {
             untouched: permit.untouched,
         };
         let manner = Manner { head_request: request.head.method == Method::Head, must_hold };
-        let exchanged = self.upstream.exchange(&forwarded, request.body.clone(), manner).await;
+        let exchanged = self.upstream.exchange(&forwarded, request.body.clone(), manner, now).await;
         exchanged.map_err(|failure| match failure.sent {
             true => Denial::Upstream(failure.kind),
             false => Denial::Unsent(failure.kind),
@@ -485,7 +487,12 @@ impl Portcullis {
         course: &mut Course<'_>,
     ) -> Result<Reply, Denial> {
         if let Some(ends) = permit.ends {
-            course.retired = self.retire(ends, &answer).await?;
+            let retired = self.retire(ends, &answer).await;
+            // To record an end may take a disk or a store; what else is done here takes no time that is worth a clock.
+            let recorded = Instant::now();
+            course.decided = Some(recorded);
+            course.own += recorded.duration_since(answer.at);
+            course.retired = retired?;
         }
         if let Some(presumption) = permit.teaches.filter(|_| !course.retired) {
             course.taught = self.learn(presumption, &answer);
@@ -500,7 +507,7 @@ impl Portcullis {
             }
             AnswerBody::Stream(stream) => ReplyBody::Stream(stream),
         };
-        let fields = forward::answer_fields(&answer.fields, &stamps.correlation, bodiless && answer.status != 204);
+        let fields = forward::answer_fields(answer.fields, bodiless && answer.status != 204);
         // Last, when nothing can come between the caller and this answer any more but the caller itself. 5xx is no
         // definitive answer: the caller will send the same message again and must get through.
         match (permit.ticket.filter(|_| answer.status < 500), &body) {
@@ -508,7 +515,8 @@ impl Portcullis {
             (Some(ticket), ReplyBody::Whole(_) | ReplyBody::None) => ticket.settle(),
             (None, _) => {}
         }
-        Ok(Reply { status: answer.status, fields, body, last: false })
+        let correlation = Some(stamps.correlation.clone());
+        Ok(Reply { status: answer.status, fields, own: Vec::new(), correlation, body, last: false })
     }
 
     /// Records that an answer ended its token, if it did.
@@ -551,15 +559,12 @@ impl Portcullis {
     fn refuse(&self, denial: Denial, stamps: &Stamps, head_request: bool) -> Reply {
         let request_id = stamps.correlation.uuid(&stamps.fresh);
         let (status, body) = self.gate.dialect.replies.render(denial.disclosure(), request_id, &stamps.correlation);
-        let mut fields = vec![
-            (Bytes::from_static(b"Content-Type"), self.gate.dialect.replies.content_type.clone()),
-            forward::correlation_field(&stamps.correlation),
-        ];
+        let mut own = vec![("Content-Type", self.gate.dialect.replies.content_type.clone())];
         if let Some(time) = denial.retry_after() {
-            fields.push((Bytes::from_static(b"Retry-After"), time.to_string().into()));
+            own.push(("Retry-After", time.to_string().into()));
         }
-        let body = if head_request { ReplyBody::None } else { ReplyBody::Whole(body) };
-        Reply { status, fields, body, last: false }
+        let reply = Reply { correlation: Some(stamps.correlation.clone()), ..Reply::of_ours(status, own, body) };
+        if head_request { Reply { body: ReplyBody::None, ..reply } } else { reply }
     }
 
     fn record(
@@ -649,10 +654,11 @@ impl Serve for Portcullis {
         self: &Arc<Self>,
         head: Result<Head, HeadFault>,
         peer: &Peer,
+        came: Instant,
         body: &mut impl Body,
     ) -> (Reply, Record) {
         self.metrics.in_flight.inc();
-        let came = Came::now();
+        let came = Came::at(came);
         let mut course = Course::default();
         let origin = match &head {
             Ok(head) if !peer.unnamed => self.trusted_proxies.origin(peer.address, &head.fields),
@@ -689,12 +695,11 @@ impl Serve for Portcullis {
         (reply, record)
     }
 
-    fn sent(&self, mut record: Record, sent: Sent) {
+    fn sent(&self, mut record: Record, sent: Sent, now: Instant) {
         if let (Sent::Whole, Some(ticket)) = (sent, record.unsettled.take()) {
             ticket.settle();
         }
         let recorded = record.recorded.take();
-        let now = Instant::now();
         let event = self.event(&record, sent, now);
         if !self.gate.modes.are_strict() {
             let suspect = record.suspect.and_then(|suspect| self.gate.callers.at(suspect));
@@ -757,8 +762,8 @@ struct Came {
 }
 
 impl Came {
-    fn now() -> Came {
-        Came { wall: SystemTime::now(), at: Instant::now() }
+    fn at(at: Instant) -> Came {
+        Came { wall: SystemTime::now(), at }
     }
 
     fn wall(self, later: Instant) -> SystemTime {

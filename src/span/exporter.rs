@@ -189,7 +189,7 @@ impl Receiver {
 
     async fn once(&self, body: Bytes) -> Try {
         let export = Export { receiver: self, length: body.len() };
-        let answer = match self.upstream.exchange(&export, body, Manner::default()).await {
+        let answer = match self.upstream.exchange(&export, body, Manner::default(), Instant::now().into()).await {
             Ok(answer) => answer,
             Err(failure) => return Try::Failed(failure.kind.as_str().to_owned(), None),
         };

@@ -14,15 +14,16 @@ pub(super) struct Connection {
     /// For the next byte.
     deadline: Deadline,
     pub(super) buffer: BytesMut,
+    /// The buffer has been given more room than a usual answer needs.
+    outgrown: bool,
     tally: Tally,
 }
 
 impl Connection {
-    /// Over a stream that is ready for a request. The buffer is new: one kept with the stream would
-    /// be pinned by the answer that still refers to it, or hold on to the room of a large one.
+    /// Over a stream that is ready for a request.
     pub(super) fn over(rested: impl Into<Rested>) -> Connection {
-        let Rested { stream, deadline } = rested.into();
-        Connection { stream, deadline, buffer: BytesMut::with_capacity(FIRST_ROOM), tally: Tally::default() }
+        let Rested { stream, deadline, buffer } = rested.into();
+        Connection { stream, deadline, buffer, outgrown: false, tally: Tally::default() }
     }
 
     /// The same, counted when it ends with its exchange.
@@ -71,7 +72,7 @@ impl Connection {
     pub(super) async fn fill(&mut self, room: usize, limit: impl Into<Limit>) -> Result<bool, FailureKind> {
         // A little room left is used up first, so that a body stays in one piece of memory.
         if self.buffer.capacity() - self.buffer.len() < room.min(LEAST_ROOM) {
-            self.buffer.reserve(room);
+            self.reserve(room);
         }
         match self.deadline.within(limit, self.stream.read(&mut self.buffer)).await {
             Ok(Ok(count)) => Ok(count > 0),
@@ -84,7 +85,13 @@ impl Connection {
     /// Makes sure that `length` bytes, counted from the first unused one, fit without being moved
     /// again.
     pub(super) fn make_room(&mut self, length: usize) {
-        self.buffer.reserve(length.saturating_sub(self.buffer.len()));
+        self.reserve(length.saturating_sub(self.buffer.len()));
+    }
+
+    /// Where nothing refers to earlier answers any more, their room is taken again.
+    fn reserve(&mut self, more: usize) {
+        self.outgrown |= self.buffer.len() + more > FIRST_ROOM;
+        self.buffer.reserve(more);
     }
 
     /// The stream, if not one byte is left over; else it is closed.
@@ -93,7 +100,9 @@ impl Connection {
             return None;
         }
         self.tally.spare();
-        Some(Rested { stream: self.stream, deadline: self.deadline })
+        // The room of a large answer is not kept for the usual ones that follow.
+        let buffer = if self.outgrown { BytesMut::new() } else { self.buffer };
+        Some(Rested { stream: self.stream, deadline: self.deadline, buffer })
     }
 }
 

@@ -12,14 +12,14 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// From now on, at most `total` altogether.
-    pub(super) fn starting(total: Duration) -> Patience {
-        Patience { since: Instant::now(), total }
+    /// From `since` on, at most `total` altogether.
+    pub(super) fn starting(since: Instant, total: Duration) -> Patience {
+        Patience { since, total }
     }
 
     /// Without a bound on the whole: every step has its own only.
     pub(super) fn per_step() -> Patience {
-        Patience::starting(Duration::MAX)
+        Patience::starting(Instant::now(), Duration::MAX)
     }
 
     /// When the exchange began.
@@ -46,18 +46,18 @@ mod tests {
 
     #[test]
     fn a_step_never_gets_more_than_the_whole_has_left() {
-        let patience = Patience::starting(Duration::from_millis(1));
+        let patience = Patience::starting(Instant::now(), Duration::from_millis(1));
         assert!(patience.at_most(HOUR) <= Duration::from_millis(1));
     }
 
     #[test]
     fn a_step_never_gets_more_than_its_own_bound() {
-        assert_eq!(Patience::starting(HOUR).at_most(Duration::ZERO), Duration::ZERO);
+        assert_eq!(Patience::starting(Instant::now(), HOUR).at_most(Duration::ZERO), Duration::ZERO);
         assert_eq!(Patience::per_step().at_most(HOUR), HOUR);
     }
 
     #[test]
     fn nothing_is_left_when_the_whole_is_used_up() {
-        assert_eq!(Patience::starting(Duration::ZERO).at_most(HOUR), Duration::ZERO);
+        assert_eq!(Patience::starting(Instant::now(), Duration::ZERO).at_most(HOUR), Duration::ZERO);
     }
 }

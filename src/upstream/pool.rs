@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+
 use super::counts::{Counts, End};
 use super::stream::Stream;
 use crate::prompt::Deadline;
@@ -20,8 +22,7 @@ pub(super) struct Pool {
 }
 
 struct Resting {
-    stream: Stream,
-    deadline: Deadline,
+    rested: Rested,
     since: Instant,
 }
 
@@ -29,11 +30,13 @@ struct Resting {
 pub(super) struct Rested {
     pub(super) stream: Stream,
     pub(super) deadline: Deadline,
+    /// Empty; room for the next answer.
+    pub(super) buffer: BytesMut,
 }
 
 impl From<Stream> for Rested {
     fn from(stream: Stream) -> Rested {
-        Rested { stream, deadline: Deadline::default() }
+        Rested { stream, deadline: Deadline::default(), buffer: BytesMut::new() }
     }
 }
 
@@ -57,15 +60,15 @@ impl Pool {
     /// The newest connection that is young enough `now`, silent, and by the certificates in use. All others met on the way are closed.
     pub(super) fn take(&self, tls: Option<&Arc<PamTls>>, now: Instant) -> Option<Rested> {
         loop {
-            let Resting { mut stream, deadline, since } = self.resting().pop()?;
+            let Resting { mut rested, since } = self.resting().pop()?;
             let end = if now.saturating_duration_since(since) >= self.idle {
                 End::Idle
-            } else if !stream.stands_by(tls) {
+            } else if !rested.stream.stands_by(tls) {
                 End::Certificates
-            } else if !stream.is_silent() {
+            } else if !rested.stream.is_silent() {
                 End::Left
             } else {
-                return Some(Rested { stream, deadline });
+                return Some(rested);
             };
             self.counts.close(end);
         }
@@ -78,12 +81,14 @@ impl Pool {
             self.counts.close(End::Surplus);
             return;
         }
-        let Rested { stream, deadline } = rested.into();
         let mut resting = self.resting();
         let old = resting.partition_point(|other| now.saturating_duration_since(other.since) >= self.idle);
         let surplus = (resting.len() + 1).saturating_sub(self.most);
-        let gone: Vec<Resting> = resting.drain(..old.max(surplus)).collect();
-        resting.push(Resting { stream, deadline, since: now });
+        let gone: Vec<Resting> = match old.max(surplus) {
+            0 => Vec::new(),
+            gone => resting.drain(..gone).collect(),
+        };
+        resting.push(Resting { rested: rested.into(), since: now });
         // Closing is for the time after the lock.
         drop(resting);
         let by_age = old.min(gone.len());
@@ -119,7 +124,7 @@ mod tests {
         /// Waits until something has happened on the newest connection, which stays in the pool.
         pub(in crate::upstream) async fn stirred(&self) {
             let newest = self.resting().pop().unwrap();
-            let Stream::Plain(tcp) = &newest.stream else { panic!("TLS") };
+            let Stream::Plain(tcp) = &newest.rested.stream else { panic!("TLS") };
             // A failure is a reset, and that too is what is awaited.
             _ = tcp.peek(&mut [0]).await;
             self.resting().push(newest);

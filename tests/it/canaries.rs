@@ -2,6 +2,7 @@
 //! proof that every reason to refuse is driven by a test that searches what came out.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use bytes::Bytes;
 use portcullis::denial::Denial;
@@ -355,11 +356,12 @@ async fn a_fault_of_ours_gives_nothing_away() {
     let head = Bytes::copy_from_slice(&bytes[..bytes.len() - wallet::body(TOKEN).len()]);
     let head = Head::scan(head, &limits);
     let peer = Peer { address: [192, 0, 2, 1].into(), unnamed: false, names: Names::default() };
-    let (reply, record) = world.portcullis.serve(head, &peer, &mut Faulty).await;
-    world.portcullis.sent(record, Sent::Whole);
+    let (reply, record) = world.portcullis.serve(head, &peer, Instant::now(), &mut Faulty).await;
+    world.portcullis.sent(record, Sent::Whole, Instant::now());
+    let shown: Vec<String> = reply.lines().map(|(name, value)| [name, value].concat().escape_ascii().to_string()).collect();
     let ReplyBody::Whole(body) = reply.body else { panic!("no body") };
     let mut outside = Outside::default();
-    outside.heard.push_str(&format!("{:?} {}", reply.fields, String::from_utf8_lossy(&body)));
+    outside.heard.push_str(&format!("{:?} {}", shown, String::from_utf8_lossy(&body)));
     let reasons = outside.search(world, &SECRETS, &[]).await;
     assert_eq!(reasons.into_iter().collect::<Vec<_>>(), ["internal"]);
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
@@ -403,9 +403,9 @@ async fn what_fits_is_held_and_one_byte_more_is_streamed() {
     for must_hold in [false, true] {
         let manner = Manner { must_hold, ..ANY };
         let (fits, larger) = (format!("/{}", LIMITS.held), format!("/{}", LIMITS.held + 1));
-        let held = upstream.exchange(&Plain("GET", &fits), Bytes::new(), manner).await.unwrap();
+        let held = upstream.exchange(&Plain("GET", &fits), Bytes::new(), manner, Instant::now()).await.unwrap();
         assert!(matches!(held.body, AnswerBody::Whole(body) if body.len() == LIMITS.held));
-        let larger = upstream.exchange(&Plain("GET", &larger), Bytes::new(), manner).await;
+        let larger = upstream.exchange(&Plain("GET", &larger), Bytes::new(), manner, Instant::now()).await;
         match must_hold {
             false => assert_eq!(drain(stream(larger.unwrap())).await.unwrap().len(), LIMITS.held + 1),
             true => assert_eq!(larger.unwrap_err(), Failure { kind: FailureKind::TooLarge, sent: true }),
@@ -496,7 +496,7 @@ async fn answers_without_a_body_and_interim_ones_are_understood() {
     ] {
         let pam = Raw::start(&[], Silence::Never, move |_, _| bytes.clone()).await;
         let manner = Manner { head_request: method == "HEAD", ..ANY };
-        let answer = upstream(pam.address, LIMITS).exchange(&Plain(method, "/"), Bytes::new(), manner).await.unwrap();
+        let answer = upstream(pam.address, LIMITS).exchange(&Plain(method, "/"), Bytes::new(), manner, Instant::now()).await.unwrap();
         assert_eq!(answer.status, expected);
         assert!(matches!(answer.body, AnswerBody::Whole(body) if body.is_empty()));
     }
@@ -507,7 +507,7 @@ async fn a_body_behind_the_answer_to_head_is_malformed() {
     let bytes = [head(1, "200", &[], false), data(1, b"x", true)].concat();
     let pam = Raw::start(&[], Silence::Never, move |_, _| bytes.clone()).await;
     let manner = Manner { head_request: true, ..ANY };
-    let failed = upstream(pam.address, LIMITS).exchange(&Plain("HEAD", "/"), Bytes::new(), manner).await;
+    let failed = upstream(pam.address, LIMITS).exchange(&Plain("HEAD", "/"), Bytes::new(), manner, Instant::now()).await;
     assert_eq!(failed.unwrap_err(), Failure { kind: FailureKind::Malformed("http2"), sent: true });
 }
 
@@ -517,7 +517,7 @@ async fn a_pam_that_takes_no_body_times_out() {
     // No window for bodies at all.
     let pam = Raw::start(&[(4, 0)], Silence::Never, |_, _| Vec::new()).await;
     let upstream = upstream(pam.address, UpstreamLimits { write: BRIEF, ..LIMITS });
-    let failed = upstream.exchange(&Plain("POST", "/"), Bytes::from_static(b"x"), ANY).await.unwrap_err();
+    let failed = upstream.exchange(&Plain("POST", "/"), Bytes::from_static(b"x"), ANY, Instant::now()).await.unwrap_err();
     assert_eq!(failed, Failure { kind: FailureKind::Timeout, sent: true });
     timeout(PATIENCE, async {
         while pam.resets() != [(1, 8)] {
@@ -532,7 +532,7 @@ async fn a_pam_that_takes_no_body_times_out() {
 async fn an_answer_in_front_of_the_end_of_the_request_counts() {
     let refusing = [head(1, "413", &[], false), data(1, b"no", true), reset(1, 0)].concat();
     let pam = Raw::start(&[(4, 0)], Silence::Never, move |_, _| refusing.clone()).await;
-    let answer = upstream(pam.address, LIMITS).exchange(&Plain("POST", "/"), Bytes::from_static(b"x"), ANY).await;
+    let answer = upstream(pam.address, LIMITS).exchange(&Plain("POST", "/"), Bytes::from_static(b"x"), ANY, Instant::now()).await;
     let answer = answer.unwrap();
     assert_eq!(answer.status, 413);
     assert!(matches!(answer.body, AnswerBody::Whole(body) if body == "no"));
@@ -1012,7 +1012,7 @@ fn upstream(address: SocketAddr, limits: UpstreamLimits) -> Upstream {
 }
 
 async fn ask(upstream: &Upstream, target: &str) -> Result<Answer, Failure> {
-    upstream.exchange(&Plain("GET", target), Bytes::new(), ANY).await
+    upstream.exchange(&Plain("GET", target), Bytes::new(), ANY, Instant::now()).await
 }
 
 /// So many at the same time, each with an id of its own.

@@ -2,7 +2,7 @@
 
 use std::panic::resume_unwind;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use portcullis::log::Log;
@@ -31,8 +31,8 @@ async fn a_fault_while_serving_is_a_500_and_the_next_request_is_served() {
     let head = "POST /api/wallet/debit HTTP/1.1\r\nHost: pam\r\nContent-Length: 2\r\n\r\n";
     let head = Head::scan(Bytes::from(head), &limits);
     let peer = Peer { address: [192, 0, 2, 1].into(), unnamed: false, names: Names::default() };
-    let (reply, record) = world.portcullis.serve(head, &peer, &mut Faulty).await;
-    world.portcullis.sent(record, Sent::Whole);
+    let (reply, record) = world.portcullis.serve(head, &peer, Instant::now(), &mut Faulty).await;
+    world.portcullis.sent(record, Sent::Whole, Instant::now());
     assert_eq!(reply.status, 500);
     let ReplyBody::Whole(body) = reply.body else { panic!("no body") };
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();

@@ -5,7 +5,7 @@
 //! HTTP, and mostly says what time it is there.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -42,7 +42,7 @@ pub async fn ask(settings: &Settings) -> Asked {
     };
     let ping = Ping { host: &settings.upstream };
     let began = SystemTime::now();
-    let said = upstream.exchange(&ping, Bytes::new(), Manner::default()).await.map(|answer| {
+    let said = upstream.exchange(&ping, Bytes::new(), Manner::default(), Instant::now()).await.map(|answer| {
         let date = match answer.fields.only("date") {
             Only::One(value) => Some(String::from_utf8_lossy(value).into_owned()),
             Only::None | Only::Many => None,
