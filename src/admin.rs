@@ -49,7 +49,11 @@ impl Admin {
         }
         if !matches!(head.method, Method::Get | Method::Head) {
             let allow = ("Allow", Bytes::from_static(b"GET, HEAD"));
-            return Reply::of_ours(405, [typed(TEXT), vec![allow]].concat(), Bytes::from_static(b"only GET and HEAD\n"));
+            return Reply::of_ours(
+                405,
+                [typed(TEXT), vec![allow]].concat(),
+                Bytes::from_static(b"only GET and HEAD\n"),
+            );
         }
         if path == "/" {
             let facts = portcullis.facts(*self.ready.borrow());

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::credential::SecretAt;
 use crate::denial::Denial;
-use crate::log::line::Line;
+use crate::log::line::{Line, member};
 use crate::token::TokenDigest;
 
 /// Everything that is told about one request. Nothing in it is secret; what the caller chose is bounded.
@@ -135,47 +135,47 @@ impl Event<'_> {
     /// Writes the log line behind what is there already. Names follow OpenTelemetry's semantic conventions where there is one.
     pub fn put_line(&self, out: &mut Vec<u8>) {
         let mut line = Line::new(out, self.at, self.level(), "request");
-        line.text("dialect", &self.dialect);
-        line.text("caller", &self.caller);
+        line.text(member!("dialect"), &self.dialect);
+        line.text(member!("caller"), &self.caller);
         if let Some(key_id) = &self.key_id {
-            line.text("key_id", key_id);
+            line.text(member!("key_id"), key_id);
         }
-        line.address("client.address", self.client);
-        line.text("http.route", &self.route);
-        line.word("http.request.method", self.method);
-        line.number("http.response.status_code", self.status.into());
-        line.word("decision", self.decision.as_str());
+        line.address(member!("client.address"), self.client);
+        line.text(member!("http.route"), &self.route);
+        line.word(member!("http.request.method"), self.method);
+        line.number(member!("http.response.status_code"), self.status.into());
+        line.word(member!("decision"), self.decision.as_str());
         if let Some(denial) = self.denial {
-            line.word("check", denial.check().as_str());
-            line.word("reason", denial.reason());
+            line.word(member!("check"), denial.check().as_str());
+            line.word(member!("reason"), denial.reason());
         }
         if !self.would_refuse.is_empty() {
-            line.list("would_refuse", self.would_refuse.iter(), |line, denial| {
-                line.word("check", denial.check().as_str());
-                line.word("reason", denial.reason());
+            line.list(member!("would_refuse"), self.would_refuse.iter(), |line, denial| {
+                line.word(member!("check"), denial.check().as_str());
+                line.word(member!("reason"), denial.reason());
             });
         }
-        line.text("correlation_id", &self.correlation_id);
-        line.hex("trace_id", &self.trace_id);
+        line.text(member!("correlation_id"), &self.correlation_id);
+        line.hex(member!("trace_id"), &self.trace_id);
         if let Some(token) = self.token {
-            line.hex("token", token.as_bytes());
+            line.hex(member!("token"), token.as_bytes());
         }
         if self.retired {
-            line.truth("token_ended", true);
+            line.truth(member!("token_ended"), true);
         }
         if self.taught {
-            line.truth("token_presumed_ended", true);
+            line.truth(member!("token_presumed_ended"), true);
         }
-        line.seconds("duration_s", self.total);
-        line.seconds("own_duration_s", self.own);
+        line.seconds(member!("duration_s"), self.total);
+        line.seconds(member!("own_duration_s"), self.own);
         if let Some(upstream) = self.upstream {
-            line.seconds("upstream_duration_s", upstream);
+            line.seconds(member!("upstream_duration_s"), upstream);
         }
         if !self.delivered {
-            line.truth("delivered", false);
+            line.truth(member!("delivered"), false);
         }
         if self.is_routine() && self.sample < EVERY {
-            line.share("sample_rate", f64::from(self.sample) / f64::from(EVERY));
+            line.share(member!("sample_rate"), f64::from(self.sample) / f64::from(EVERY));
         }
         line.end();
     }

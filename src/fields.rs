@@ -79,24 +79,16 @@ impl Fields {
         let mut start = from;
         loop {
             let rest = raw.get(start..).unwrap_or_default();
-            let feed = memchr(b'\n', rest).ok_or(FieldFault::End)?;
-            let line = rest.get(..feed).and_then(|line| line.strip_suffix(b"\r")).ok_or(FieldFault::LineEnd)?;
-            if line.is_empty() {
-                if rest.len() != feed + 1 {
-                    return Err(FieldFault::End);
-                }
+            if let [b'\r', b'\n'] = rest {
                 return Ok(Fields { raw, spans, names });
             }
-            let (name, value) = halves(line, &mut names.odd).ok_or_else(|| fault_of(line))?;
-            let value = trim_start(value);
-            let value_start = start + line.len() - value.len();
-            let value = trim_end(value);
+            let line = Line::of(rest, &mut names.odd).ok_or_else(|| fault_of(rest))?;
             if spans.len() == most {
                 return Err(FieldFault::TooMany);
             }
-            spans.push(Span::new(start, name, value_start, value)?);
-            names.lengths |= Names::bit(name);
-            start += feed + 1;
+            spans.push(Span::new(start, line.name, start + line.value_start, line.value)?);
+            names.lengths |= Names::bit(line.name);
+            start += line.length;
         }
     }
 
@@ -292,22 +284,51 @@ fn part(raw: &[u8], start: u32, end: u32) -> &[u8] {
     raw.get(start as usize..end as usize).unwrap_or_default()
 }
 
-/// The name of a line, and what stands behind its colon; `None` when one of them has a byte that it must not have. Looks
-/// at each byte once, and says whether the name is an odd one.
-fn halves<'l>(line: &'l [u8], odd: &mut bool) -> Option<(&'l [u8], &'l [u8])> {
-    let (name, value) = line.split_at_checked(memchr(b':', line)?)?;
-    let value = value.strip_prefix(b":")?;
-    // All of them, also behind a bad one: an early end costs more than it saves.
-    let (all, any) = name.iter().fold((TOKEN, 0), |(all, any), &byte| {
-        let class = CLASSES[usize::from(byte)];
-        (all & class, any | class)
-    });
-    *odd |= any & ODD != 0;
-    (!name.is_empty() && all & TOKEN != 0 && check_value(value).is_ok()).then_some((name, value))
+/// One field line, read in one pass over its bytes.
+struct Line<'l> {
+    name: &'l [u8],
+    value: &'l [u8],
+    value_start: usize,
+    /// With its end.
+    length: usize,
 }
 
-/// What is wrong with a line that is no field.
-fn fault_of(line: &[u8]) -> FieldFault {
+impl<'l> Line<'l> {
+    /// The line that `rest` begins with; `None` when it is no field. Says whether its name is an odd one.
+    fn of(rest: &'l [u8], odd: &mut bool) -> Option<Line<'l>> {
+        let mut any = 0;
+        let colon = rest.iter().position(|&byte| {
+            let class = CLASSES[usize::from(byte)];
+            any |= class;
+            class & TOKEN == 0
+        })?;
+        let (name, behind) = rest.split_at_checked(colon)?;
+        let [b':', behind @ ..] = behind else { return None };
+        let behind = trim_start(behind);
+        let value_start = rest.len() - behind.len();
+        let mut end = 0;
+        let value = loop {
+            end += length_until(behind.get(end..)?, |word| is(word, DEL) | is_below_blank(word));
+            match behind.get(end..)? {
+                [b'\r', b'\n', ..] => break behind.get(..end)?,
+                [b'\t', ..] => end += 1,
+                _ => return None,
+            }
+        };
+        *odd |= any & ODD != 0;
+        let line = Line { name, value: trim_end(value), value_start, length: value_start + end + 2 };
+        (!name.is_empty()).then_some(line)
+    }
+}
+
+/// What is wrong with bytes that begin with no field.
+fn fault_of(rest: &[u8]) -> FieldFault {
+    let Some(feed) = memchr(b'\n', rest) else { return FieldFault::End };
+    let Some(line) = rest.get(..feed).and_then(|line| line.strip_suffix(b"\r")) else { return FieldFault::LineEnd };
+    if line.is_empty() {
+        // Something stands behind the empty line.
+        return FieldFault::End;
+    }
     if line.contains(&b'\r') {
         return FieldFault::LineEnd;
     }
@@ -330,7 +351,7 @@ fn check_name(name: &[u8]) -> Result<(), FieldFault> {
 
 fn check_value(value: &[u8]) -> Result<(), FieldFault> {
     // A tab is let through by the second look: hardly any value has one.
-    let plain = length_until(value, |word| is(word, 0x7f) | is_below_blank(word));
+    let plain = length_until(value, |word| is(word, DEL) | is_below_blank(word));
     match plain == value.len() || value.iter().all(|&byte| is_value_byte(byte)) {
         true => Ok(()),
         false => Err(FieldFault::Value),
@@ -361,6 +382,8 @@ fn trim_end(mut value: &[u8]) -> &[u8] {
     }
     value
 }
+
+const DEL: u8 = 0x7f;
 
 /// A tchar (RFC 9110 §5.6.2).
 const TOKEN: u8 = 1;
@@ -431,6 +454,56 @@ mod tests {
     fn fields_keep_their_order_and_spelling() {
         let fields = scan(b"b: 1\r\nA: 2\r\nb: 3\r\n\r\n").unwrap();
         assert_eq!(listed(&fields), [(&b"b"[..], &b"1"[..]), (b"A", b"2"), (b"b", b"3")]);
+    }
+
+    /// Line by line and step by step, as the RFC has it.
+    fn by_the_letter(text: &[u8]) -> Result<Vec<(&[u8], &[u8])>, FieldFault> {
+        let mut fields = Vec::new();
+        let mut rest = text;
+        loop {
+            let feed = rest.iter().position(|&byte| byte == b'\n').ok_or(FieldFault::End)?;
+            let line = rest[..feed].strip_suffix(b"\r").ok_or(FieldFault::LineEnd)?;
+            rest = &rest[feed + 1..];
+            if line.is_empty() {
+                return if rest.is_empty() { Ok(fields) } else { Err(FieldFault::End) };
+            }
+            if line.contains(&b'\r') {
+                return Err(FieldFault::LineEnd);
+            }
+            if matches!(line[0], b' ' | b'\t') {
+                return Err(FieldFault::Fold);
+            }
+            let colon = line.iter().position(|&byte| byte == b':').ok_or(FieldFault::NoColon)?;
+            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            check_name(name)?;
+            if !value.iter().all(|&byte| is_value_byte(byte)) {
+                return Err(FieldFault::Value);
+            }
+            if fields.len() == 8 {
+                return Err(FieldFault::TooMany);
+            }
+            fields.push((name, trim(value)));
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4_000))]
+        #[test]
+        fn one_pass_reads_what_is_read_by_the_letter(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "A", "Content-Length", "x_y", ":", ": ", ":\t", " ", "\t", "a value", "1", "\r\n", "\r\n", "\r\n", "\r", "\n", "\0",
+                    "\u{7f}", "é", "\u{1}", "a long value with more than eight bytes", "A: 1\r\n", "b: 2 \r\n", "\r\n\r\n",
+                ]),
+                0..14,
+            ),
+            ends in proptest::bool::ANY,
+        ) {
+            let text = pieces.concat() + if ends { "\r\n\r\n" } else { "" };
+            let read = scan(text.as_bytes());
+            let expected = by_the_letter(text.as_bytes());
+            proptest::prop_assert_eq!(read.as_ref().map(listed).map_err(|fault| *fault), expected);
+        }
     }
 
     #[test]

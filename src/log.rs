@@ -82,7 +82,8 @@ impl Log {
         let lanes = Arc::new(Lanes::default());
         let (finishing, finished) = sync_channel(0);
         let emptied = Arc::clone(&lanes);
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&emptied, out, finishing))?;
+        let thread =
+            std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&emptied, out, finishing))?;
         lanes.are_emptied_by(thread.thread().clone());
         Ok((Log(Arc::new(Open(Arc::clone(&lanes)))), Writer { lanes, finished }))
     }

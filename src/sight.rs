@@ -36,7 +36,7 @@ pub struct Sight {
     known: ArcSwap<Known>,
     all: Row,
     /// The last hour by minutes.
-    hour: Window,
+    hour: Window<60, 60>,
     own: Latency,
     pam: Latency,
     refused: Tally,
@@ -69,8 +69,8 @@ struct Rows {
 
 /// Counts by what became of requests.
 struct Row {
-    minute: Window,
-    hour: Window,
+    minute: Window<5, 12>,
+    hour: Window<300, 12>,
 }
 
 /// The second after that in which something happened last; 0 for never.
@@ -158,7 +158,7 @@ impl Sight {
             since: now,
             known: ArcSwap::default(),
             all: Row::default(),
-            hour: Window::new(60, 60, KINDS),
+            hour: Window::new(KINDS),
             own: Latency::default(),
             pam: Latency::default(),
             refused: Tally::default(),
@@ -325,7 +325,7 @@ impl Rows {
 
 impl Default for Row {
     fn default() -> Row {
-        Row { minute: Window::new(5, 12, KINDS), hour: Window::new(300, 12, KINDS) }
+        Row { minute: Window::new(KINDS), hour: Window::new(KINDS) }
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::LIMITS;
 use super::key::AdminKeys;
 use super::order::{Call, Order, Subject, Why};
-use super::LIMITS;
 use crate::denial::{Denial, Disclosure};
 use crate::digits::timestamp;
 use crate::fields::{Fields, Only};

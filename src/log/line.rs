@@ -10,6 +10,18 @@ use crate::digits::{self, put_number, put_shown, put_timestamp, six_digits};
 use crate::hex;
 use crate::json::plain_length;
 
+/// The name of a member with everything around it, `,"name":`, so that it is written at once. Made by [`member!`].
+#[derive(Clone, Copy)]
+pub struct Member(#[doc(hidden)] pub &'static str);
+
+/// The [`Member`] of a name.
+macro_rules! member {
+    ($name:literal) => {
+        $crate::log::line::Member(concat!(",\"", $name, "\":"))
+    };
+}
+pub(crate) use member;
+
 /// A line that is being written behind what is there already.
 pub struct Line<'o>(&'o mut Vec<u8>);
 
@@ -21,14 +33,14 @@ impl Line<'_> {
         line.0.extend_from_slice(b"{\"timestamp\":\"");
         put_timestamp(line.0, at);
         line.0.push(b'"');
-        line.word("level", level);
-        line.word("event", event);
+        line.word(member!("level"), level);
+        line.word(member!("event"), event);
         line
     }
 
     /// A word of the program's own, in which nothing must be escaped.
     #[inline]
-    pub fn word(&mut self, name: &'static str, word: &'static str) {
+    pub fn word(&mut self, name: Member, word: &'static str) {
         debug_assert!(is_plain(word));
         self.name(name);
         self.0.push(b'"');
@@ -38,7 +50,7 @@ impl Line<'_> {
 
     /// A text, escaped where it must be.
     #[inline]
-    pub fn text(&mut self, name: &'static str, text: &str) {
+    pub fn text(&mut self, name: Member, text: &str) {
         self.name(name);
         if is_plain(text) {
             self.0.push(b'"');
@@ -51,7 +63,7 @@ impl Line<'_> {
     }
 
     /// An address, as a text.
-    pub fn address(&mut self, name: &'static str, address: IpAddr) {
+    pub fn address(&mut self, name: Member, address: IpAddr) {
         self.name(name);
         self.0.push(b'"');
         self.0.extend_from_slice(&digits::address(address));
@@ -59,25 +71,25 @@ impl Line<'_> {
     }
 
     /// A number.
-    pub fn number(&mut self, name: &'static str, number: u64) {
+    pub fn number(&mut self, name: Member, number: u64) {
         self.name(name);
         put_number(self.0, number);
     }
 
     /// A part of one.
-    pub fn share(&mut self, name: &'static str, share: f64) {
+    pub fn share(&mut self, name: Member, share: f64) {
         self.name(name);
         put_shown(self.0, share);
     }
 
     /// Whether something is so.
-    pub fn truth(&mut self, name: &'static str, truth: bool) {
+    pub fn truth(&mut self, name: Member, truth: bool) {
         self.name(name);
         self.0.extend_from_slice(if truth { b"true" } else { b"false" });
     }
 
     /// Bytes, as hexadecimal digits.
-    pub fn hex(&mut self, name: &'static str, bytes: &[u8]) {
+    pub fn hex(&mut self, name: Member, bytes: &[u8]) {
         self.name(name);
         self.0.push(b'"');
         hex::extend(self.0, bytes);
@@ -85,7 +97,7 @@ impl Line<'_> {
     }
 
     /// A duration in seconds. Microseconds are as fine as the clock is worth.
-    pub fn seconds(&mut self, name: &'static str, time: Duration) {
+    pub fn seconds(&mut self, name: Member, time: Duration) {
         self.name(name);
         let micros = (time.subsec_nanos() + 500) / 1000;
         put_number(self.0, time.as_secs().saturating_add((micros / 1_000_000).into()));
@@ -96,7 +108,7 @@ impl Line<'_> {
     }
 
     /// A list of objects.
-    pub fn list<T>(&mut self, name: &'static str, items: impl Iterator<Item = T>, members: impl Fn(&mut Line<'_>, T)) {
+    pub fn list<T>(&mut self, name: Member, items: impl Iterator<Item = T>, members: impl Fn(&mut Line<'_>, T)) {
         self.name(name);
         self.0.push(b'[');
         for (at, item) in items.enumerate() {
@@ -116,13 +128,12 @@ impl Line<'_> {
     }
 
     #[inline(always)]
-    fn name(&mut self, name: &'static str) {
-        if self.0.last() != Some(&b'{') {
-            self.0.push(b',');
-        }
-        self.0.push(b'"');
+    fn name(&mut self, name: Member) {
+        let name = match self.0.last() {
+            Some(b'{') => name.0.get(1..).unwrap_or_default(),
+            Some(_) | None => name.0,
+        };
         self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
     }
 }
 
@@ -145,16 +156,17 @@ mod tests {
     #[test]
     fn a_line_is_one_json_object() {
         let mut bytes = Vec::new();
-        let mut line = Line::new(&mut bytes, UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001), "info", "request");
+        let mut line =
+            Line::new(&mut bytes, UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001), "info", "request");
         let odd = "a \"quote\", a \\, a \u{7f}\u{1}\n, an é and a \u{1f600}";
-        line.text("odd", odd);
-        line.address("address", [192, 0, 2, 1].into());
-        line.number("status", 200);
-        line.truth("true", true);
-        line.share("rate", 0.01);
-        line.hex("hex", &[0, 10, 255]);
-        line.list("list", [1, 2].into_iter(), |line, one| line.number("n", one));
-        line.list("none", [0; 0].into_iter(), |line, one| line.number("n", one));
+        line.text(member!("odd"), odd);
+        line.address(member!("address"), [192, 0, 2, 1].into());
+        line.number(member!("status"), 200);
+        line.truth(member!("true"), true);
+        line.share(member!("rate"), 0.01);
+        line.hex(member!("hex"), &[0, 10, 255]);
+        line.list(member!("list"), [1, 2].into_iter(), |line, one| line.number(member!("n"), one));
+        line.list(member!("none"), [0; 0].into_iter(), |line, one| line.number(member!("n"), one));
         line.end();
         assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
         let read: Value = serde_json::from_slice(&bytes).unwrap();
@@ -180,7 +192,7 @@ mod tests {
             (999_999_999, "1.0"),
         ] {
             let mut bytes = Vec::new();
-            Line(&mut bytes).seconds("t", Duration::from_nanos(nanos));
+            Line(&mut bytes).seconds(member!("t"), Duration::from_nanos(nanos));
             assert_eq!(String::from_utf8(bytes).unwrap(), format!(",\"t\":{shown}"), "{nanos}");
         }
     }

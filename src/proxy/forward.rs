@@ -101,7 +101,7 @@ fn fate(name: &[u8]) -> Fate {
     if listed && DROPPED.iter().any(|dropped| dropped.len() == name.len() && fold(name).eq(dropped.iter().copied())) {
         return Fate::Dropped;
     }
-    if fold(name).take(FORWARDED.len()).eq(FORWARDED.iter().copied()) {
+    if matches!(name, [b'x' | b'X', ..]) && fold(name).take(FORWARDED.len()).eq(FORWARDED.iter().copied()) {
         return Fate::OfTheWay;
     }
     match listed {

@@ -39,8 +39,8 @@ use crate::log::requests::RequestLog;
 use crate::log::{Log, LogRules};
 use crate::metrics::{Levels, Metrics, Traffic};
 use crate::moment::Moment;
-use crate::prompt::at_once;
 use crate::origin::{Origin, TrustedProxies, Unreadable};
+use crate::prompt::at_once;
 use crate::rate::Rates;
 use crate::readiness::Readiness;
 use crate::request::{Head, HeadFault, Method, Peer, Reply, ReplyBody, Request, Whence};
@@ -99,10 +99,10 @@ pub struct Record {
     indices: Indices,
     /// Whom the request claims to come from, if nobody was proven.
     suspect: Option<usize>,
-    /// `None` when no backend is told of it.
-    recorded: Option<Recorded>,
+    /// `None` when no backend is told of it. Boxed, as what follows is: a record moves a few times, and few have any of them.
+    recorded: Option<Box<Recorded>>,
     start: Instant,
-    unsettled: Option<Ticket>,
+    unsettled: Option<Box<Ticket>>,
     /// Given back when the reply has been sent.
     _place: Option<Place>,
 }
@@ -579,7 +579,7 @@ impl Portcullis {
         let recorded = recorded.then(|| {
             let path = course.trail.route.map(|route| route.path.clone());
             let scheme = if self.certificates.0.callers.is_some() { "https" } else { "http" };
-            Recorded::of(&stamps.trace, Asked { path, version: stamps.version, scheme }, course.exchange)
+            Box::new(Recorded::of(&stamps.trace, Asked { path, version: stamps.version, scheme }, course.exchange))
         });
         Record {
             at: stamps.came.wall(course.decided.unwrap_or_else(Instant::now)),
@@ -609,7 +609,7 @@ impl Portcullis {
             suspect: course.trail.suspect.filter(|_| course.trail.caller.is_none()),
             recorded,
             start: stamps.came.at,
-            unsettled: course.unsettled,
+            unsettled: course.unsettled.map(Box::new),
             _place: course.place,
         }
     }
@@ -712,7 +712,7 @@ impl Serve for Portcullis {
         self.memory.requests.tell(&event, self.log_rules);
         self.metrics.in_flight.dec();
         if let (Some(spans), Some(recorded)) = (&self.spans, recorded) {
-            spans.take(recorded, event, record.start);
+            spans.take(*recorded, event, record.start);
         }
     }
 

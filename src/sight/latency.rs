@@ -6,8 +6,8 @@ use super::window::Window;
 
 /// Durations of the last minute and the last hour.
 pub struct Latency {
-    minute: Window,
-    hour: Window,
+    minute: Window<5, 12>,
+    hour: Window<60, 60>,
 }
 
 /// What became of them.
@@ -32,7 +32,7 @@ pub struct Percentiles {
 
 impl Default for Latency {
     fn default() -> Latency {
-        Latency { minute: Window::new(5, 12, BUCKETS), hour: Window::new(60, 60, BUCKETS) }
+        Latency { minute: Window::new(BUCKETS), hour: Window::new(BUCKETS) }
     }
 }
 

@@ -75,14 +75,14 @@ struct Counted {
 
 /// Counts of the last minute and the last hour, and when there was one last.
 struct Recent {
-    minute: Window,
-    hour: Window,
+    minute: Window<5, 12>,
+    hour: Window<300, 12>,
     last: Option<u32>,
 }
 
 impl Recent {
     fn new() -> Recent {
-        Recent { minute: Window::new(5, 12, 1), hour: Window::new(300, 12, 1), last: None }
+        Recent { minute: Window::new(1), hour: Window::new(1), last: None }
     }
 
     /// True for the first one of a second.
@@ -93,8 +93,8 @@ impl Recent {
     }
 
     fn until(&self, second: u32) -> Lately {
-        let sum = |window: &Window| window.sums(second).into_iter().sum();
-        Lately { minute: sum(&self.minute), hour: sum(&self.hour) }
+        let sum = |counts: Vec<u64>| counts.into_iter().sum();
+        Lately { minute: sum(self.minute.sums(second)), hour: sum(self.hour.sums(second)) }
     }
 
     fn is_past(&self, second: u32) -> bool {

@@ -4,29 +4,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often things of some kinds happened in a window of time that moves on.
 ///
+/// It has `LENGTH` slots of `WIDTH` seconds, which are known to the compiler: to divide by something else is dear.
+///
 /// A count and the stretch of time it is of are one number, so that adding is one exchange: nobody waits, nothing is
 /// counted twice, and nothing that is old is counted as new.
-pub struct Window {
-    /// Seconds of a slot.
-    width: u32,
-    /// How many slots.
-    length: u32,
+pub struct Window<const WIDTH: u32, const LENGTH: u32> {
     kinds: usize,
     /// All kinds of one slot, then all of the next.
     counts: Box<[AtomicU64]>,
 }
 
-impl Window {
-    /// For `length` slots of `width` seconds and so many kinds.
-    pub fn new(width: u32, length: u32, kinds: usize) -> Window {
-        let (length, kinds) = (length.max(1), kinds.max(1));
-        let counts = std::iter::repeat_with(AtomicU64::default).take(length as usize * kinds).collect();
-        Window { width: width.max(1), length, kinds, counts }
+impl<const WIDTH: u32, const LENGTH: u32> Window<WIDTH, LENGTH> {
+    /// For so many kinds.
+    pub fn new(kinds: usize) -> Window<WIDTH, LENGTH> {
+        const { assert!(WIDTH > 0 && LENGTH > 0) };
+        let counts = std::iter::repeat_with(AtomicU64::default).take(LENGTH as usize * kinds).collect();
+        Window { kinds, counts }
     }
 
     /// Counts one of a kind that happened at a second.
     pub fn add(&self, kind: usize, second: u32) {
-        let stretch = self.stretch(second);
+        let stretch = Self::stretch(second);
         let Some(count) = self.slot(stretch).get(kind) else { return };
         let (of, counted) = unpacked(count.load(Ordering::Relaxed));
         if of >= stretch && counted < ENOUGH {
@@ -55,23 +53,23 @@ impl Window {
 
     /// How many there were of each kind in each slot of the window that ends at a second, the oldest first.
     pub fn series(&self, second: u32) -> Vec<Vec<u64>> {
-        let last = self.stretch(second);
+        let last = Self::stretch(second);
         let of = |stretch: u32| {
             let counts = self.slot(stretch).iter().map(|count| unpacked(count.load(Ordering::Relaxed)));
             counts.map(|(of, counted)| if of == stretch { u64::from(counted) } else { 0 }).collect()
         };
         // Before the first stretch nothing happened.
-        let behind = (0..self.length).rev().map(|back| last.checked_sub(back).filter(|stretch| *stretch > 0));
+        let behind = (0..LENGTH).rev().map(|back| last.checked_sub(back).filter(|stretch| *stretch > 0));
         behind.map(|stretch| stretch.map_or_else(|| vec![0; self.kinds], of)).collect()
     }
 
     /// The number of a stretch of time, from 1: a slot with 0 was never used.
-    fn stretch(&self, second: u32) -> u32 {
-        (second / self.width).saturating_add(1)
+    fn stretch(second: u32) -> u32 {
+        (second / WIDTH).saturating_add(1)
     }
 
     fn slot(&self, stretch: u32) -> &[AtomicU64] {
-        let at = (stretch % self.length) as usize * self.kinds;
+        let at = (stretch % LENGTH) as usize * self.kinds;
         self.counts.get(at..at + self.kinds).unwrap_or_default()
     }
 }
@@ -93,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_the_window_is_not_counted_any_more() {
-        let window = Window::new(5, 12, 2);
+        let window = Window::<5, 12>::new(2);
         for second in [0, 4, 5, 59] {
             window.add(0, second);
         }
@@ -108,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_taken_again_when_it_is_old() {
-        let window = Window::new(1, 3, 1);
+        let window = Window::<1, 3>::new(1);
         for second in 0..100 {
             window.add(0, second);
             window.add(0, second);
@@ -120,7 +118,7 @@ mod tests {
 
     #[test]
     fn at_the_beginning_the_window_is_empty_and_the_oldest_stands_first() {
-        let window = Window::new(1, 3, 1);
+        let window = Window::<1, 3>::new(1);
         assert_eq!(window.series(0), [[0], [0], [0]]);
         window.add(0, 0);
         assert_eq!(window.series(0), [[0], [0], [1]]);
@@ -129,7 +127,7 @@ mod tests {
 
     #[test]
     fn who_comes_late_is_counted_and_takes_nothing_away() {
-        let window = Window::new(1, 2, 1);
+        let window = Window::<1, 2>::new(1);
         window.add(0, 10);
         window.add(0, 8);
         assert_eq!(window.sums(10), [2]);
@@ -137,14 +135,14 @@ mod tests {
 
     #[test]
     fn a_kind_that_does_not_exist_counts_nowhere() {
-        let window = Window::new(1, 2, 1);
+        let window = Window::<1, 2>::new(1);
         window.add(1, 0);
         assert_eq!(window.sums(0), [0]);
     }
 
     #[test]
     fn threads_that_count_at_once_lose_nothing() {
-        let window = Window::new(1, 4, 1);
+        let window = Window::<1, 4>::new(1);
         std::thread::scope(|threads| {
             for _ in 0..4 {
                 threads.spawn(|| (0..4000).for_each(|one| window.add(0, one / 1000)));

@@ -82,7 +82,9 @@ impl Pool {
             return;
         }
         let mut resting = self.resting();
-        let old = resting.partition_point(|other| now.saturating_duration_since(other.since) >= self.idle);
+        let is_old = |other: &Resting| now.saturating_duration_since(other.since) >= self.idle;
+        // Where the oldest is not, none is.
+        let old = if resting.first().is_some_and(is_old) { resting.partition_point(is_old) } else { 0 };
         let surplus = (resting.len() + 1).saturating_sub(self.most);
         let gone: Vec<Resting> = match old.max(surplus) {
             0 => Vec::new(),

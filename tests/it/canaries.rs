@@ -358,7 +358,8 @@ async fn a_fault_of_ours_gives_nothing_away() {
     let peer = Peer { address: [192, 0, 2, 1].into(), unnamed: false, names: Names::default() };
     let (reply, record) = world.portcullis.serve(head, &peer, Instant::now(), &mut Faulty).await;
     world.portcullis.sent(record, Sent::Whole, Instant::now());
-    let shown: Vec<String> = reply.lines().map(|(name, value)| [name, value].concat().escape_ascii().to_string()).collect();
+    let shown: Vec<String> =
+        reply.lines().map(|(name, value)| [name, value].concat().escape_ascii().to_string()).collect();
     let ReplyBody::Whole(body) = reply.body else { panic!("no body") };
     let mut outside = Outside::default();
     outside.heard.push_str(&format!("{:?} {}", shown, String::from_utf8_lossy(&body)));

@@ -496,7 +496,10 @@ async fn answers_without_a_body_and_interim_ones_are_understood() {
     ] {
         let pam = Raw::start(&[], Silence::Never, move |_, _| bytes.clone()).await;
         let manner = Manner { head_request: method == "HEAD", ..ANY };
-        let answer = upstream(pam.address, LIMITS).exchange(&Plain(method, "/"), Bytes::new(), manner, Instant::now()).await.unwrap();
+        let answer = upstream(pam.address, LIMITS)
+            .exchange(&Plain(method, "/"), Bytes::new(), manner, Instant::now())
+            .await
+            .unwrap();
         assert_eq!(answer.status, expected);
         assert!(matches!(answer.body, AnswerBody::Whole(body) if body.is_empty()));
     }
@@ -507,7 +510,8 @@ async fn a_body_behind_the_answer_to_head_is_malformed() {
     let bytes = [head(1, "200", &[], false), data(1, b"x", true)].concat();
     let pam = Raw::start(&[], Silence::Never, move |_, _| bytes.clone()).await;
     let manner = Manner { head_request: true, ..ANY };
-    let failed = upstream(pam.address, LIMITS).exchange(&Plain("HEAD", "/"), Bytes::new(), manner, Instant::now()).await;
+    let failed =
+        upstream(pam.address, LIMITS).exchange(&Plain("HEAD", "/"), Bytes::new(), manner, Instant::now()).await;
     assert_eq!(failed.unwrap_err(), Failure { kind: FailureKind::Malformed("http2"), sent: true });
 }
 
@@ -517,7 +521,8 @@ async fn a_pam_that_takes_no_body_times_out() {
     // No window for bodies at all.
     let pam = Raw::start(&[(4, 0)], Silence::Never, |_, _| Vec::new()).await;
     let upstream = upstream(pam.address, UpstreamLimits { write: BRIEF, ..LIMITS });
-    let failed = upstream.exchange(&Plain("POST", "/"), Bytes::from_static(b"x"), ANY, Instant::now()).await.unwrap_err();
+    let failed =
+        upstream.exchange(&Plain("POST", "/"), Bytes::from_static(b"x"), ANY, Instant::now()).await.unwrap_err();
     assert_eq!(failed, Failure { kind: FailureKind::Timeout, sent: true });
     timeout(PATIENCE, async {
         while pam.resets() != [(1, 8)] {
@@ -532,7 +537,9 @@ async fn a_pam_that_takes_no_body_times_out() {
 async fn an_answer_in_front_of_the_end_of_the_request_counts() {
     let refusing = [head(1, "413", &[], false), data(1, b"no", true), reset(1, 0)].concat();
     let pam = Raw::start(&[(4, 0)], Silence::Never, move |_, _| refusing.clone()).await;
-    let answer = upstream(pam.address, LIMITS).exchange(&Plain("POST", "/"), Bytes::from_static(b"x"), ANY, Instant::now()).await;
+    let answer = upstream(pam.address, LIMITS)
+        .exchange(&Plain("POST", "/"), Bytes::from_static(b"x"), ANY, Instant::now())
+        .await;
     let answer = answer.unwrap();
     assert_eq!(answer.status, 413);
     assert!(matches!(answer.body, AnswerBody::Whole(body) if body == "no"));
