@@ -78,7 +78,7 @@ impl Footprint {
         let mut flood = vec![
             part("bodies", connections, limits.body),
             part("answers of the PAM", in_flight, held),
-            part("lines of the log", lanes::room() / LINE, LINE),
+            part("lines of the log", lanes::ROOM / LINE, LINE),
         ];
         if limits.lockout.is_some() {
             flood.push(part("addresses that fail", lockout::MOST_ADDRESSES as u64, FAILING));

@@ -2,8 +2,8 @@
 //!
 //! A connection stays with the thread that accepted it, and so do the connections to the PAM that its requests go by. To
 //! hand work from thread to thread costs more than a request does: two context switches, and caches that start cold. What
-//! is lost is that a single connection, HTTP/2 included, is served by one core. The kernel gives new connections to whichever
-//! thread is there first, which is the one with the least to do.
+//! is lost is that a single connection, HTTP/2 included, is served by one core. Each thread has a socket of its own to accept
+//! from, and the kernel draws for each connection which of them it goes to.
 
 use std::cell::Cell;
 use std::io;

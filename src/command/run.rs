@@ -15,7 +15,7 @@ use crate::descriptors;
 use crate::files::Files;
 use crate::log::Log;
 use crate::proxy::current::Current;
-use crate::proxy::listener::{Server, bind};
+use crate::proxy::listener::{Server, bind, bind_each};
 use crate::proxy::story::Portcullis;
 use crate::reload::{Reload, mounts};
 use crate::threads::Threads;
@@ -36,8 +36,11 @@ pub fn run(flags: &Flags) -> ExitCode {
 }
 
 fn serve(settings: Settings, files: Files, flags: &Flags) -> Result<(), String> {
-    let traffic = bound(&settings.listen, "listen")?;
-    let admin = settings.admin.as_deref().map(|address| bound(address, "admin")).transpose()?;
+    let cannot_listen = |address: &str, key: &str, fault| format!("cannot listen on {address} (`{key}`): {fault}");
+    let traffic = bind_each(&settings.listen, settings.threads);
+    let traffic = traffic.map_err(|fault| cannot_listen(&settings.listen, "listen", fault))?;
+    let admin = settings.admin.as_deref();
+    let admin = admin.map(|address| bind(address).map_err(|fault| cannot_listen(address, "admin", fault))).transpose()?;
     let cannot_start = |fault: std::io::Error| format!("cannot start threads: {fault}");
     let threads = Threads::start(settings.threads).map_err(cannot_start)?;
     // For everything but traffic: the admin address, the other replicas, reloads.
@@ -58,7 +61,7 @@ async fn until_stopped(
     files: Files,
     flags: Flags,
     threads: &Threads,
-    traffic: TcpListener,
+    traffic: Vec<TcpListener>,
     admin: Option<TcpListener>,
     log: Log,
 ) -> Result<(), String> {
@@ -77,7 +80,8 @@ async fn until_stopped(
     let current = Current::new(Portcullis::new(settings, log.clone()).await?);
     let first = current.now();
     let (ready, watched) = watch::channel(false);
-    let traffic = Server::start_on(threads.handles(), traffic, Arc::clone(&current)).map_err(fault)?;
+    let traffic = threads.handles().iter().cloned().zip(traffic);
+    let traffic = Server::start_on(traffic, Arc::clone(&current)).map_err(fault)?;
     // Without anyone to ask, everything is known from the start, and nobody should see a moment of "not ready".
     ready.send_replace(first.is_ready());
     let pages = Admin::new(Arc::clone(&current), watched);
@@ -147,10 +151,6 @@ async fn until_stopped(
         admin.drain(ADMIN_DRAIN).await;
     }
     Ok(())
-}
-
-fn bound(address: &str, key: &str) -> Result<TcpListener, String> {
-    bind(address).map_err(|fault| format!("cannot listen on {address} (`{key}`): {fault}"))
 }
 
 /// For the reader of the log to take what is left.

@@ -34,7 +34,8 @@ struct Lane(Mutex<Vec<u8>>);
 
 impl Default for Lanes {
     fn default() -> Lanes {
-        Lanes::of(lanes())
+        // One for each thread that serves, and one for all others, as long as that does not make them too small.
+        Lanes::of((threads::usual() + 1).min(MOST_LANES))
     }
 }
 
@@ -43,7 +44,7 @@ impl Lanes {
         Lanes {
             first: Mutex::default(),
             lanes: std::iter::repeat_with(Lane::default).take(count).collect(),
-            each: each_of(count),
+            each: MOST / count,
             dropped: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -178,22 +179,6 @@ impl Lanes {
     }
 }
 
-/// Bytes that one of so many lanes may hold.
-fn each_of(count: usize) -> usize {
-    (MOST / count).max(LEAST)
-}
-
-/// Bytes that all lines take at most which have not been written yet: in the lanes, in front of them, and on their way out.
-pub fn room() -> u64 {
-    let count = lanes();
-    (count * each_of(count) + 2 * MOST) as u64
-}
-
-/// Those that serve, and one for all others.
-fn lanes() -> usize {
-    threads::usual() + 1
-}
-
 fn bytes_of(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
     // Only whole lines are put in, so a panic elsewhere spoils nothing.
     bytes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -207,12 +192,14 @@ thread_local! {
 
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes that wait in all lanes, where these are few; as many may stand in front of them. That is what a busy sidecar says
-/// in a tenth of a second.
+/// Bytes that wait in all lanes together: what a busy sidecar says in a tenth of a second.
 pub const MOST: usize = 5 << 20;
 
-/// Bytes that a lane may hold, however many there are.
-const LEAST: usize = 1 << 20;
+/// Bytes that all lines take at most which have not been written yet: in the lanes, in front of them, and on their way out.
+pub const ROOM: u64 = 3 * MOST as u64;
+
+/// In an eighth of the room there is still more than a thread has to say between two looks of the writer.
+const MOST_LANES: usize = 8;
 
 /// Memory of a line that stays with its thread. Hardly any line is longer.
 const LONGEST_KEPT: usize = 4 << 10;

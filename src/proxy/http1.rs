@@ -56,7 +56,7 @@ pub async fn serve<S: Serve>(current: &Current<S>, stream: Stream, peer: &Peer, 
         }
         let (reply, record) = serve.serve(head, peer, came, &mut exchange).await;
         served += 1;
-        go_on = go_on && !reply.last && served < limits.requests_per_connection && came < old;
+        go_on = go_on && !reply.last && served < limits.requests_per_connection && Instant::now() < old;
         // What is closed anyway is not waited for; the lingering close takes it off.
         go_on = go_on && !leaving.is_announced() && exchange.drain().await;
         let written = wire.reply(reply, go_on, limits.write_timeout).await;

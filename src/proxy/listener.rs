@@ -15,6 +15,7 @@ use pingora::protocols::l4::stream::{L4BufferSettings, Stream as Tcp};
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
+use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -50,25 +51,49 @@ pub fn bind(address: &str) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Binds an address by so many sockets, among which the kernel spreads those who connect. From one socket, threads that take
+/// turns do not get equal shares: of those who connect at the same time, the thread that wakes first takes all.
+pub fn bind_each(address: &str, count: usize) -> io::Result<Vec<TcpListener>> {
+    // Alone at first: sockets that share an address would share it with those of another process as well.
+    let alone = bind(address)?;
+    if count < 2 {
+        return Ok(vec![alone]);
+    }
+    let address = alone.local_addr()?;
+    drop(alone);
+    (0..count).map(|_| bind_one_of(address)).collect()
+}
+
+fn bind_one_of(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Connections of a process that has just ended are no reason not to begin.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 impl Server {
     /// Starts to accept. Needs a running tokio runtime, which serves as well.
     pub fn start<S: Serve>(listener: TcpListener, current: Arc<Current<S>>) -> io::Result<Server> {
-        Server::start_on(&[Handle::current()], listener, current)
+        Server::start_on([(Handle::current(), listener)], current)
     }
 
-    /// Starts to accept on each of these runtimes, which serve what they accept.
+    /// Starts to accept from sockets of one address, each on its own runtime, which serves what it accepts.
     pub fn start_on<S: Serve>(
-        runtimes: &[Handle],
-        listener: TcpListener,
+        listeners: impl IntoIterator<Item = (Handle, TcpListener)>,
         current: Arc<Current<S>>,
     ) -> io::Result<Server> {
-        let address = listener.local_addr()?;
+        let mut listeners = listeners.into_iter().peekable();
+        let address = listeners.peek().ok_or(io::ErrorKind::InvalidInput)?.1.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let (leave, leaving) = Leave::new();
         let open = watch::Sender::new(0);
         let turnstile = Arc::default();
-        let mut accepting = Vec::with_capacity(runtimes.len());
-        for runtime in runtimes {
+        let mut accepting = Vec::new();
+        for (runtime, listener) in listeners {
             let front = Front {
                 current: Arc::clone(&current),
                 turnstile: Arc::clone(&turnstile),
@@ -78,7 +103,7 @@ impl Server {
             // pingora finds a socket that is bound already under its name, as if an older process had handed it over.
             let name = address.to_string();
             let mut sockets = Fds::new();
-            sockets.add(name.clone(), listener.try_clone()?.into_raw_fd());
+            sockets.add(name.clone(), listener.into_raw_fd());
             let sockets: ListenFds = Arc::new(sockets.into());
             let mut service = Service::new(name.clone(), front);
             // Heads and bodies have their own buffers here; a second pair would cost 64 KiB a connection.
@@ -286,3 +311,51 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Most requests fit whole into the first read.
 const FIRST_ROOM: usize = 4 << 10;
+
+/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// The sockets' shares of those who connect.
+    fn shares(listeners: &[TcpListener], count: usize) -> Vec<usize> {
+        let address = listeners[0].local_addr().unwrap();
+        let callers: Vec<_> = (0..count).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut shares = BTreeMap::new();
+        for (at, listener) in listeners.iter().enumerate() {
+            while listener.accept().is_ok() {
+                *shares.entry(at).or_insert(0) += 1;
+            }
+        }
+        drop(callers);
+        shares.into_values().collect()
+    }
+
+    #[test]
+    fn those_who_connect_at_once_are_spread_over_all_sockets() {
+        let listeners = bind_each("127.0.0.1:0", 4).unwrap();
+        let shares = shares(&listeners, 400);
+        assert_eq!(shares.iter().sum::<usize>(), 400);
+        // It is drawn for each; that one of four gets so few of 400 does not happen.
+        assert!(shares.len() == 4 && shares.iter().all(|share| *share > 30), "{shares:?}");
+    }
+
+    #[test]
+    fn an_address_that_somebody_has_is_not_shared_with_them() {
+        let listeners = bind_each("127.0.0.1:0", 2).unwrap();
+        let address = listeners[0].local_addr().unwrap().to_string();
+        for count in [1, 2] {
+            assert_eq!(bind_each(&address, count).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+        drop(listeners);
+        let alone = bind_each(&address, 1).unwrap();
+        assert_eq!(bind_each(&address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(alone);
+        assert_eq!(bind_each(&address, 3).unwrap().len(), 3);
+    }
+}
