@@ -82,13 +82,7 @@ fn directory(portcullis: &Portcullis) -> Bytes {
 impl Serve for Admin {
     type Record = ();
 
-    async fn serve(
-        self: &Arc<Self>,
-        head: Result<Head, HeadFault>,
-        _: &Peer,
-        _: Instant,
-        body: &mut impl Body,
-    ) -> (Reply, ()) {
+    async fn serve(&self, head: Result<Head, HeadFault>, _: &Peer, _: Instant, body: &mut impl Body) -> (Reply, ()) {
         let head = match head {
             Ok(head) => head,
             Err(fault) => return (Reply::of_ours(fault.status(), typed(TEXT), Bytes::from_static(b"malformed\n")), ()),

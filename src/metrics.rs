@@ -25,7 +25,7 @@ mod vitals;
 use std::sync::Arc;
 
 use self::catalogue as all;
-use self::cells::{Counter, Gauge, Histogram};
+use self::cells::{Counter, Distribution, Gauge, Histogram};
 use self::decisions::{REPLAYS, Reasons};
 use self::exchanges::Exchanges;
 use self::exposition::Exposition;
@@ -40,24 +40,21 @@ use crate::event::{Decision, Event};
 use crate::proxy::{HandshakeFault, Refused};
 use crate::revocation::feed::Condition;
 use crate::span;
+use crate::threads::Each;
 use crate::tls::Expiry;
 use crate::upstream::{Counts, End};
 
 /// All metrics of a process, over all generations of its config.
 pub struct Metrics {
     generations: Generations,
-    admitted: Counter,
+    often: Each<Often>,
     settled: Counter,
     refusals: Reasons,
     /// What was let pass, and would have been refused.
     watched: Reasons,
-    own: Histogram,
-    upstream: Histogram,
     exchanges: Exchanges,
     undelivered: Counter,
     spans: span::Counts,
-    /// Requests being served.
-    pub in_flight: Gauge,
     /// Requests that met a fault of ours.
     pub panics: Counter,
     /// Connections from callers.
@@ -70,6 +67,16 @@ pub struct Metrics {
     ended_by_operator: Counter,
     presumptions: Counter,
     admin_calls: Vec<(Call, Outcome, Counter)>,
+}
+
+/// What nearly every request counts in.
+#[derive(Default)]
+struct Often {
+    /// Requests being served. A thread may see the end of those that another has begun: only the sum means anything.
+    in_flight: Gauge,
+    admitted: Counter,
+    own: Histogram,
+    upstream: Histogram,
 }
 
 /// What is not counted as it happens, but looked up when somebody asks.
@@ -159,16 +166,13 @@ impl Default for Metrics {
         let calls = Call::ALL.into_iter().flat_map(|call| Outcome::ALL.map(|outcome| (call, outcome)));
         Metrics {
             generations: Generations::default(),
-            admitted: Counter::default(),
+            often: Each::default(),
             settled: Counter::default(),
             refusals: Reasons::all(),
             watched: Reasons::all(),
-            own: Histogram::default(),
-            upstream: Histogram::default(),
             exchanges: Exchanges::all(),
             undelivered: Counter::default(),
             spans: span::Counts::default(),
-            in_flight: Gauge::default(),
             panics: Counter::default(),
             connections: Gauge::default(),
             upstream_connections: Arc::default(),
@@ -207,17 +211,29 @@ impl Metrics {
         }
     }
 
+    /// A request has come.
+    pub fn begin(&self) {
+        self.often.own().in_flight.inc();
+    }
+
+    /// Requests being served.
+    pub fn in_flight(&self) -> i64 {
+        self.often.iter().map(|often| often.in_flight.value()).sum()
+    }
+
     /// Counts a request that is done, in what its config counts in.
     pub fn count(&self, traffic: &Traffic, event: &Event<'_>) {
         traffic.count(event);
-        self.own.observe(event.own);
+        let often = self.often.own();
+        often.in_flight.dec();
+        often.own.observe(event.own);
         if let Some(upstream) = event.upstream {
-            self.upstream.observe(upstream);
+            often.upstream.observe(upstream);
         }
         match (event.decision, event.denial) {
             (Decision::Refused, Some(denial)) => self.refusals.count(denial),
             (Decision::Settled, _) => self.settled.inc(),
-            (Decision::Admitted | Decision::Refused, _) => self.admitted.inc(),
+            (Decision::Admitted | Decision::Refused, _) => often.admitted.inc(),
         }
         if let (Decision::Admitted | Decision::Settled, Some(denial)) = (event.decision, event.denial) {
             self.exchanges.count(denial);
@@ -252,7 +268,7 @@ impl Metrics {
         let mut page = Exposition::default();
         let traffic = self.show_traffic(&mut page);
         self.show_decisions(&mut page);
-        page.one(&all::IN_FLIGHT, self.in_flight.value());
+        page.one(&all::IN_FLIGHT, self.in_flight());
         page.one(&all::UPSTREAM_IN_FLIGHT, levels.upstream_in_flight);
         let mut passwords = page.family(&all::PASSWORDS);
         passwords.sample(&["running"], levels.passwords.0);
@@ -299,8 +315,9 @@ impl Metrics {
         }
         let mut durations = page.family(&all::REQUEST_DURATION);
         totals.durations.iter().for_each(|(route, duration)| durations.distribution(&[route], duration));
-        page.family(&all::OWN_DURATION).distribution(&[], &self.own.now());
-        page.family(&all::UPSTREAM_DURATION).distribution(&[], &self.upstream.now());
+        let together = |of: fn(&Often) -> &Histogram| Distribution::of(self.often.iter().map(of));
+        page.family(&all::OWN_DURATION).distribution(&[], &together(|often| &often.own));
+        page.family(&all::UPSTREAM_DURATION).distribution(&[], &together(|often| &often.upstream));
         page.one(&all::UNDELIVERED, self.undelivered.value());
         page.one(&all::SPANS_EXPORTED, self.spans.exported.value());
         page.one(&all::SPANS_DROPPED, self.spans.dropped.value());
@@ -309,8 +326,9 @@ impl Metrics {
 
     fn show_decisions(&self, page: &mut Exposition) {
         let mut decisions = page.family(&all::DECISIONS);
-        for (decision, count) in [(Decision::Admitted, &self.admitted), (Decision::Settled, &self.settled)] {
-            decisions.sample(&[ALL_CHECKS, ENFORCE, decision.as_str(), OK], count.value());
+        let admitted = self.often.iter().map(|often| often.admitted.value()).sum();
+        for (decision, count) in [(Decision::Admitted, admitted), (Decision::Settled, self.settled.value())] {
+            decisions.sample(&[ALL_CHECKS, ENFORCE, decision.as_str(), OK], count);
         }
         for (check, reason, count) in self.refusals.iter() {
             decisions.sample(&[check.as_str(), ENFORCE, Decision::Refused.as_str(), reason], count);

@@ -61,7 +61,7 @@ pub trait Serve: Send + Sync + 'static {
 
     /// Answers one request, whose head was there at `came`, on a connection from `peer`. `body` gives its body when asked.
     fn serve(
-        self: &Arc<Self>,
+        &self,
         head: Result<Head, HeadFault>,
         peer: &Peer,
         came: Instant,

@@ -29,16 +29,13 @@ use crate::denial::Denial;
 use crate::digits::timestamp;
 use crate::event::{Decision, Event, NONE};
 use crate::moment::Moment;
+use crate::threads::Each;
 
 /// What was seen by a process, over all generations of its config.
 pub struct Sight {
     since: Moment,
     known: ArcSwap<Known>,
-    all: Row,
-    /// The last hour by minutes.
-    hour: Window<60, 60>,
-    own: Latency,
-    pam: Latency,
+    counts: Each<Counts>,
     refused: Tally,
     failed: Tally,
     unenforced: Tally,
@@ -46,6 +43,15 @@ pub struct Sight {
     /// When the PAM answered last, and with which status.
     answered: AtomicU64,
     pam_failed: Mutex<Option<(u32, &'static str)>>,
+}
+
+/// What every request counts in.
+struct Counts {
+    all: Row,
+    /// The last hour by minutes.
+    hour: Window<60, 60>,
+    own: Latency,
+    pam: Latency,
 }
 
 /// What a config brings with it.
@@ -63,8 +69,8 @@ type Keys = Vec<(Box<str>, Arc<Last>)>;
 /// Counts by name. What has no row of its own counts in `others`.
 #[derive(Default)]
 struct Rows {
-    rows: HashMap<Box<str>, Arc<Row>>,
-    others: Arc<Row>,
+    rows: HashMap<Box<str>, Arc<Each<Row>>>,
+    others: Arc<Each<Row>>,
 }
 
 /// Counts by what became of requests.
@@ -157,10 +163,7 @@ impl Sight {
         Sight {
             since: now,
             known: ArcSwap::default(),
-            all: Row::default(),
-            hour: Window::new(KINDS),
-            own: Latency::default(),
-            pam: Latency::default(),
+            counts: Each::default(),
             refused: Tally::default(),
             failed: Tally::default(),
             unenforced: Tally::default(),
@@ -176,7 +179,7 @@ impl Sight {
         let callers: Vec<KnownCaller> = callers.into_iter().collect();
         let none = || std::iter::once(NONE.into());
         let keys = callers.iter().map(|caller| {
-            let last = |id: &str| before.last_use(&caller.name, id).unwrap_or_default();
+            let last = |id: &str| before.last_use(&caller.name, id).cloned().unwrap_or_default();
             (caller.name.clone(), caller.keys.iter().map(|id| (id.clone(), last(id))).collect())
         });
         self.known.store(Arc::new(Known {
@@ -191,8 +194,9 @@ impl Sight {
         let second = self.second(now);
         let became = Became::of(event);
         let known = self.known.load();
-        self.all.add(became, second);
-        self.hour.add(became as usize, second);
+        let counts = self.counts.own();
+        counts.all.add(became, second);
+        counts.hour.add(became as usize, second);
         known.routes.of(&event.route).add(became, second);
         known.callers.of(&event.caller).add(became, second);
         if let Some(last) = event.key_id.as_ref().and_then(|id| known.last_use(&event.caller, id)) {
@@ -200,10 +204,10 @@ impl Sight {
         }
         // What came to no check took no time that is worth a percentile.
         if !event.own.is_zero() {
-            self.own.add(event.own, second);
+            counts.own.add(event.own, second);
         }
         if let Some(upstream) = event.upstream {
-            self.pam.add(upstream, second);
+            counts.pam.add(upstream, second);
             self.observe_pam(event, second);
         }
         match (became, event.denial) {
@@ -234,18 +238,19 @@ impl Sight {
             keys.extend(of_caller.iter().map(|(id, last)| (last.at(), caller.clone(), id.clone())));
         }
         keys.sort();
+        let minutes = Window::series_of(self.counts.iter().map(|counts| &counts.hour), second);
         Seen {
             time: now.since(self.since),
-            all: self.all.until(second),
-            minutes: self.hour.series(second).iter().map(|counts| BecameOf::read(counts)).collect(),
+            all: Row::until(self.counts.iter().map(|counts| &counts.all), second),
+            minutes: minutes.iter().map(|counts| BecameOf::read(counts)).collect(),
             callers: known.callers.until(second),
             routes: known.routes.until(second),
             refused: self.refused.until(second),
             failed: self.failed.until(second),
             unenforced: self.unenforced.until(second),
             turned_away: self.turned_away.until(second),
-            own: self.own.until(second),
-            pam: self.pam.until(second),
+            own: Latency::until(self.counts.iter().map(|counts| &counts.own), second),
+            pam: Latency::until(self.counts.iter().map(|counts| &counts.pam), second),
             pam_answered: match self.answered.load(Ordering::Relaxed) {
                 0 => None,
                 packed => Some((ago((packed >> 16) as u32), packed as u16)),
@@ -263,8 +268,11 @@ impl Sight {
             // The answer was in hand, but what became of it is ours; its status was another than the reply's.
             Some(_) => {}
             None => {
-                // One number, so that a moment and a status belong together.
-                self.answered.store(u64::from(second) << 16 | u64::from(event.status), Ordering::Relaxed);
+                // One number, so that a moment and a status belong together. Mostly it is the same as before.
+                let answered = u64::from(second) << 16 | u64::from(event.status);
+                if self.answered.load(Ordering::Relaxed) != answered {
+                    self.answered.store(answered, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -309,17 +317,23 @@ impl Rows {
     }
 
     fn of(&self, name: &str) -> &Row {
-        self.rows.get(name).unwrap_or(&self.others)
+        self.rows.get(name).unwrap_or(&self.others).own()
     }
 
     fn until(&self, second: u32) -> Vec<(Box<str>, Outcomes)> {
-        let named = self.rows.iter().map(|(name, row)| (name.clone(), row.until(second)));
-        let others = std::iter::once((OTHERS.into(), self.others.until(second)));
+        let named = self.rows.iter().map(|(name, rows)| (name.clone(), Row::until(rows.iter(), second)));
+        let others = std::iter::once((OTHERS.into(), Row::until(self.others.iter(), second)));
         let mut all: Vec<_> = named.chain(others).filter(|(_, outcomes)| *outcomes != Outcomes::default()).collect();
         all.sort_by(|(one, few), (other, many)| {
             (many.minute.all(), many.hour.all(), one).cmp(&(few.minute.all(), few.hour.all(), other))
         });
         all
+    }
+}
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts { all: Row::default(), hour: Window::new(KINDS), own: Latency::default(), pam: Latency::default() }
     }
 }
 
@@ -335,21 +349,28 @@ impl Row {
         self.hour.add(became as usize, second);
     }
 
-    fn until(&self, second: u32) -> Outcomes {
-        Outcomes { minute: BecameOf::read(&self.minute.sums(second)), hour: BecameOf::read(&self.hour.sums(second)) }
+    /// What all of them have.
+    fn until<'r>(rows: impl Iterator<Item = &'r Row> + Clone, second: u32) -> Outcomes {
+        let minute = Window::sums_of(rows.clone().map(|row| &row.minute), second);
+        let hour = Window::sums_of(rows.map(|row| &row.hour), second);
+        Outcomes { minute: BecameOf::read(&minute), hour: BecameOf::read(&hour) }
     }
 }
 
 impl Known {
-    fn last_use(&self, caller: &str, id: &str) -> Option<Arc<Last>> {
+    fn last_use(&self, caller: &str, id: &str) -> Option<&Arc<Last>> {
         let keys = self.keys.get(caller)?;
-        keys.iter().find(|(key, _)| **key == *id).map(|(_, last)| Arc::clone(last))
+        keys.iter().find(|(key, _)| **key == *id).map(|(_, last)| last)
     }
 }
 
 impl Last {
     fn set(&self, second: u32) {
-        self.0.fetch_max(second.saturating_add(1), Ordering::Relaxed);
+        let now = second.saturating_add(1);
+        // Hardly ever: only the first one of a second is later than the last.
+        if self.0.load(Ordering::Relaxed) < now {
+            self.0.fetch_max(now, Ordering::Relaxed);
+        }
     }
 
     fn at(&self) -> Option<u32> {

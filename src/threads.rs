@@ -18,6 +18,45 @@ pub struct Threads {
     _stop: watch::Sender<()>,
 }
 
+/// One for each thread that serves, in memory of its own: what several threads write to all the time travels between their
+/// cores, and that takes longer than the writing.
+pub struct Each<T>(Box<[Apart<T>]>);
+
+/// Cores fetch two lines of 64 bytes at a time.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl<T> Each<T> {
+    /// So many, which the threads share where there are more of them.
+    pub fn new(count: usize, make: impl Fn() -> T) -> Each<T> {
+        Each((0..count.max(1)).map(|_| Apart(make())).collect())
+    }
+
+    /// One for each core, as long as that is not many: they take memory, and even a few keep threads apart most of the time.
+    pub fn with(make: impl Fn() -> T) -> Each<T> {
+        Each::new(usual().min(MOST_EACH), make)
+    }
+
+    /// That of the thread that asks.
+    pub fn own(&self) -> &T {
+        let Apart(own) = &self.0[current() % self.0.len()];
+        own
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &T> + Clone {
+        self.0.iter().map(|Apart(one)| one)
+    }
+}
+
+impl<T: Default> Default for Each<T> {
+    fn default() -> Each<T> {
+        Each::with(T::default)
+    }
+}
+
+const MOST_EACH: usize = 8;
+
 thread_local! {
     /// Which of the threads this is.
     static NUMBER: Cell<usize> = const { Cell::new(0) };
@@ -63,9 +102,27 @@ pub fn usual() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn each_thread_has_its_own_as_long_as_there_are_enough() {
+        let threads = Threads::start(3).unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        for (count, expected) in [(3, [1, 2, 4].as_slice()), (2, &[5, 2])] {
+            let each = Arc::new(Each::new(count, AtomicUsize::default));
+            for (handle, number) in threads.handles().iter().zip([1, 2, 4]) {
+                let each = Arc::clone(&each);
+                let add = async move { each.own().fetch_add(number, Ordering::Relaxed) };
+                runtime.block_on(handle.spawn(add)).unwrap();
+            }
+            let found: Vec<usize> = each.iter().map(|one| one.load(Ordering::Relaxed)).collect();
+            assert_eq!(found, expected);
+        }
+    }
 
     #[test]
     fn each_has_a_number_and_all_end_when_nobody_holds_them() {

@@ -40,7 +40,8 @@ fn serve(settings: Settings, files: Files, flags: &Flags) -> Result<(), String> 
     let traffic = bind_each(&settings.listen, settings.threads);
     let traffic = traffic.map_err(|fault| cannot_listen(&settings.listen, "listen", fault))?;
     let admin = settings.admin.as_deref();
-    let admin = admin.map(|address| bind(address).map_err(|fault| cannot_listen(address, "admin", fault))).transpose()?;
+    let admin =
+        admin.map(|address| bind(address).map_err(|fault| cannot_listen(address, "admin", fault))).transpose()?;
     let cannot_start = |fault: std::io::Error| format!("cannot start threads: {fault}");
     let threads = Threads::start(settings.threads).map_err(cannot_start)?;
     // For everything but traffic: the admin address, the other replicas, reloads.

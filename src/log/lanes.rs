@@ -6,18 +6,18 @@
 
 use std::cell::Cell;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use crate::threads;
+use crate::threads::Each;
 
 /// The lines that wait.
 pub struct Lanes {
     /// What stands in front of all that is in the lanes.
     first: Mutex<Vec<u8>>,
-    lanes: Box<[Lane]>,
+    lanes: Each<Mutex<Vec<u8>>>,
     /// Bytes that one lane may hold.
     each: usize,
     dropped: AtomicU64,
@@ -27,24 +27,18 @@ pub struct Lanes {
     writer: OnceLock<Thread>,
 }
 
-/// On a cache line of its own: threads that send must not wait for each other's memory.
-#[derive(Default)]
-#[repr(align(128))]
-struct Lane(Mutex<Vec<u8>>);
-
 impl Default for Lanes {
     fn default() -> Lanes {
-        // One for each thread that serves, and one for all others, as long as that does not make them too small.
-        Lanes::of((threads::usual() + 1).min(MOST_LANES))
+        Lanes::of(Each::default())
     }
 }
 
 impl Lanes {
-    fn of(count: usize) -> Lanes {
+    fn of(lanes: Each<Mutex<Vec<u8>>>) -> Lanes {
         Lanes {
             first: Mutex::default(),
-            lanes: std::iter::repeat_with(Lane::default).take(count).collect(),
-            each: MOST / count,
+            each: MOST / lanes.iter().count(),
+            lanes,
             dropped: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -63,7 +57,7 @@ impl Lanes {
         let mut line = LINE.take();
         line.clear();
         write(&mut line);
-        let mut lane = self.lane();
+        let mut lane = bytes_of(self.lanes.own());
         let first = lane.is_empty();
         let fits = lane.len() + line.len() <= self.each;
         if fits {
@@ -145,8 +139,8 @@ impl Lanes {
 
     /// What is in the lanes goes behind what is there, as far as there is room.
     fn gather(&self, behind: &mut Vec<u8>) {
-        for lane in &self.lanes {
-            let mut lane = bytes_of(&lane.0);
+        for lane in self.lanes.iter() {
+            let mut lane = bytes_of(lane);
             if behind.len() + lane.len() <= MOST {
                 behind.extend_from_slice(&lane);
                 lane.clear();
@@ -157,7 +151,7 @@ impl Lanes {
 
     fn has_lines(&self) -> bool {
         let has = |bytes: &Mutex<Vec<u8>>| !bytes_of(bytes).is_empty();
-        has(&self.first) || self.lanes.iter().any(|lane| has(&lane.0))
+        has(&self.first) || self.lanes.iter().any(has)
     }
 
     fn wake(&self) {
@@ -166,16 +160,6 @@ impl Lanes {
         {
             writer.unpark();
         }
-    }
-
-    /// That of the thread that asks. A thread keeps the number it gets when it first asks.
-    fn lane(&self) -> MutexGuard<'_, Vec<u8>> {
-        let number = NUMBER.get().unwrap_or_else(|| {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            NUMBER.set(Some(number));
-            number
-        });
-        bytes_of(&self.lanes[number % self.lanes.len()].0)
     }
 }
 
@@ -187,19 +171,13 @@ fn bytes_of(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
 thread_local! {
     /// Where a line is made.
     static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
 }
-
-static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes that wait in all lanes together: what a busy sidecar says in a tenth of a second.
 pub const MOST: usize = 5 << 20;
 
 /// Bytes that all lines take at most which have not been written yet: in the lanes, in front of them, and on their way out.
 pub const ROOM: u64 = 3 * MOST as u64;
-
-/// In an eighth of the room there is still more than a thread has to say between two looks of the writer.
-const MOST_LANES: usize = 8;
 
 /// Memory of a line that stays with its thread. Hardly any line is longer.
 const LONGEST_KEPT: usize = 4 << 10;
@@ -212,7 +190,12 @@ const UNKNOWN: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::runtime::Handle;
+
     use super::*;
+    use crate::threads::Threads;
 
     fn taken(lanes: &Lanes) -> String {
         let mut batch = Vec::new();
@@ -222,13 +205,16 @@ mod tests {
 
     #[test]
     fn lines_of_a_thread_keep_their_order_and_a_line_behind_all_stands_behind_those_of_all_threads() {
-        let lanes = Lanes::of(3);
-        thread::scope(|threads| {
-            for name in ["a", "b", "c", "d"] {
-                let lanes = &lanes;
-                threads.spawn(move || (0..9).for_each(|n| lanes.put(|out| out.extend(format!("{name}{n} ").bytes()))));
-            }
-        });
+        let lanes = Arc::new(Lanes::of(Each::new(3, Mutex::default)));
+        let serving = Threads::start(4).unwrap();
+        let say = |(handle, name): (&Handle, &'static str)| {
+            let lanes = Arc::clone(&lanes);
+            let lines = move || (0..9).for_each(|n| lanes.put(|out| out.extend(format!("{name}{n} ").bytes())));
+            handle.spawn(async move { lines() })
+        };
+        let saying: Vec<_> = serving.handles().iter().zip(["a", "b", "c", "d"]).map(say).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        saying.into_iter().for_each(|one| runtime.block_on(one).unwrap());
         lanes.put_behind_all(b"all ");
         lanes.put(|out| out.extend(b"last "));
         let text = taken(&lanes);
@@ -244,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_dropped_whole_and_counted() {
-        let lanes = Lanes::of(2);
+        let lanes = Lanes::of(Each::new(2, Mutex::default));
         let line = [b'x'; 1000];
         let in_lane = lanes.each / line.len();
         (0..in_lane + 3).for_each(|_| lanes.put(|out| out.extend(line)));
@@ -258,7 +244,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_is_woken_by_each_first_line_and_by_the_end() {
-        let lanes = Lanes::of(2);
+        let lanes = Lanes::of(Each::new(2, Mutex::default));
         let (tell, told) = std::sync::mpsc::channel();
         thread::scope(|threads| {
             let waiting = threads.spawn(|| {

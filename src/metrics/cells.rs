@@ -86,6 +86,13 @@ impl Histogram {
 }
 
 impl Distribution {
+    /// What several histograms have together.
+    pub fn of<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Distribution {
+        let mut all = Distribution::default();
+        histograms.for_each(|histogram| all.add(&histogram.now()));
+        all
+    }
+
     /// Adds what another one has.
     pub fn add(&mut self, other: &Distribution) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {

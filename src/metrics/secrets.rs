@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::cells::Counter;
 use crate::credential::{Caller, Callers, SecretAt};
 use crate::secret::SecretDigest;
+use crate::threads::Each;
 
 /// The secrets of one caller in one generation of the config.
 #[derive(Default)]
@@ -21,7 +22,7 @@ struct Secret {
     id: Box<str>,
     /// What tells it from the one that stood there before a reload.
     mark: Mark,
-    uses: Arc<Uses>,
+    uses: Arc<Each<Uses>>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -101,14 +102,19 @@ impl Secrets {
         });
         for at in credential.into_iter().chain(key.map(|at| keys + at)) {
             if let Some(secret) = self.all.get(at) {
-                secret.uses.count.inc();
-                secret.uses.last.fetch_max(now, Ordering::Relaxed);
+                let uses = secret.uses.own();
+                uses.count.inc();
+                uses.last.fetch_max(now, Ordering::Relaxed);
             }
         }
     }
 
     /// Kind, id, how often, and when last.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, &str, u64, u64)> {
-        self.all.iter().map(|one| (one.kind, &*one.id, one.uses.count.value(), one.uses.last.load(Ordering::Relaxed)))
+        self.all.iter().map(|one| {
+            let count = one.uses.iter().map(|uses| uses.count.value()).sum();
+            let last = one.uses.iter().map(|uses| uses.last.load(Ordering::Relaxed)).max();
+            (one.kind, &*one.id, count, last.unwrap_or_default())
+        })
     }
 }

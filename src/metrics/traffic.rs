@@ -13,17 +13,24 @@ use super::secrets::Secrets;
 use crate::credential::Callers;
 use crate::dialect::Dialect;
 use crate::event::Event;
+use crate::threads::Each;
 
 /// The counts of one generation.
 pub struct Traffic {
     /// By index, and behind all of them the one that is none.
     routes: Vec<Box<str>>,
     callers: Vec<Box<str>>,
+    tables: Each<Table>,
+    /// There would be too many zeros.
+    sparse: bool,
+    secrets: Vec<Secrets>,
+}
+
+/// What is counted by threads.
+struct Table {
     /// By caller; made when the caller is first seen where there would be too many zeros.
     rows: Vec<OnceLock<Row>>,
-    sparse: bool,
     durations: Vec<Histogram>,
-    secrets: Vec<Secrets>,
 }
 
 /// By route and class of status.
@@ -63,20 +70,19 @@ impl Traffic {
             let before = before?;
             before.secrets.get(before.callers.iter().position(|other| **other == *name)?)
         };
-        let traffic = Traffic {
-            rows: names.iter().map(|_| OnceLock::new()).collect(),
-            sparse,
+        let table = || Table {
+            rows: names.iter().map(|_| if sparse { OnceLock::new() } else { row(routes.len()).into() }).collect(),
             durations: routes.iter().map(|_| Histogram::default()).collect(),
+        };
+        // Of a large one there is one for all threads: they hardly ever meet in it.
+        let tables = if sparse { Each::new(1, table) } else { Each::with(table) };
+        Traffic {
+            tables,
+            sparse,
             secrets: callers.iter().map(|caller| Secrets::of(caller, callers, known(&caller.name))).collect(),
             routes,
             callers: names,
-        };
-        if !sparse {
-            for row in &traffic.rows {
-                row.get_or_init(|| traffic.row());
-            }
         }
-        traffic
     }
 
     /// Counts a request that is done.
@@ -85,11 +91,12 @@ impl Traffic {
         let route = event.indices.route.unwrap_or(none_of_routes);
         let caller = event.indices.caller.unwrap_or(none_of_callers);
         let class = usize::from(event.status / 100).saturating_sub(2);
-        let row = self.rows.get(caller).map(|row| row.get_or_init(|| self.row()));
+        let Table { rows, durations } = self.tables.own();
+        let row = rows.get(caller).map(|one| one.get_or_init(|| row(self.routes.len())));
         if let Some(count) = row.and_then(|row| row.get(route)).and_then(|classes| classes.get(class)) {
             count.inc();
         }
-        if let Some(duration) = self.durations.get(route) {
+        if let Some(duration) = durations.get(route) {
             duration.observe(event.total);
         }
         if let Some(secrets) = event.indices.caller.and_then(|caller| self.secrets.get(caller)) {
@@ -102,10 +109,10 @@ impl Traffic {
     pub fn secrets(&self) -> impl Iterator<Item = (&str, &Secrets)> {
         self.callers.iter().map(|name| &**name).zip(&self.secrets)
     }
+}
 
-    fn row(&self) -> Row {
-        self.routes.iter().map(|_| Default::default()).collect()
-    }
+fn row(routes: usize) -> Row {
+    (0..routes).map(|_| Default::default()).collect()
 }
 
 impl Generations {
@@ -142,20 +149,23 @@ impl Generations {
 }
 
 impl Totals {
-    fn add(&mut self, table: &Traffic) {
-        for (caller, row) in table.callers.iter().zip(&table.rows) {
-            let Some(row) = row.get() else { continue };
-            for (route, classes) in table.routes.iter().zip(row) {
-                let now: [u64; STATUSES.len()] = std::array::from_fn(|at| classes.get(at).map_or(0, Counter::value));
-                if table.sparse && now.iter().all(|count| *count == 0) {
-                    continue;
+    fn add(&mut self, traffic: &Traffic) {
+        for Table { rows, durations } in traffic.tables.iter() {
+            for (caller, row) in traffic.callers.iter().zip(rows) {
+                let Some(row) = row.get() else { continue };
+                for (route, classes) in traffic.routes.iter().zip(row) {
+                    let now: [u64; STATUSES.len()] =
+                        std::array::from_fn(|at| classes.get(at).map_or(0, Counter::value));
+                    if traffic.sparse && now.iter().all(|count| *count == 0) {
+                        continue;
+                    }
+                    let sum = self.requests.entry((caller.clone(), route.clone())).or_default();
+                    sum.iter_mut().zip(now).for_each(|(sum, more)| *sum += more);
                 }
-                let sum = self.requests.entry((caller.clone(), route.clone())).or_default();
-                sum.iter_mut().zip(now).for_each(|(sum, more)| *sum += more);
             }
-        }
-        for (route, duration) in table.routes.iter().zip(&table.durations) {
-            self.durations.entry(route.clone()).or_default().add(&duration.now());
+            for (route, duration) in traffic.routes.iter().zip(durations) {
+                self.durations.entry(route.clone()).or_default().add(&duration.now());
+            }
         }
     }
 

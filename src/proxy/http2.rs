@@ -128,7 +128,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
                         _ = session.idle() => return,
                         place = places.acquire() => place,
                     };
-                    request(&serve, &peer, session, &parting).await;
+                    request(&*serve, &peer, session, &parting).await;
                     drop(place);
                 });
             }
@@ -148,7 +148,7 @@ pub async fn serve<S: Serve>(current: &Arc<Current<S>>, stream: Stream, peer: Pe
 }
 
 /// One request and its reply.
-async fn request<S: Serve>(serve: &Arc<S>, peer: &Peer, mut session: HttpSession, parting: &Notify) {
+async fn request<S: Serve>(serve: &S, peer: &Peer, mut session: HttpSession, parting: &Notify) {
     let limits = serve.limits();
     session.set_write_timeout(Some(limits.write_timeout));
     let head = head(&session, &limits.head);

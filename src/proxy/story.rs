@@ -651,13 +651,13 @@ impl Serve for Portcullis {
     type Record = Record;
 
     async fn serve(
-        self: &Arc<Self>,
+        &self,
         head: Result<Head, HeadFault>,
         peer: &Peer,
         came: Instant,
         body: &mut impl Body,
     ) -> (Reply, Record) {
-        self.metrics.in_flight.inc();
+        self.metrics.begin();
         let came = Came::at(came);
         let mut course = Course::default();
         let origin = match &head {
@@ -710,7 +710,6 @@ impl Serve for Portcullis {
         self.metrics.count(&self.traffic, &event);
         self.memory.sight.observe(&event, Moment::at(now));
         self.memory.requests.tell(&event, self.log_rules);
-        self.metrics.in_flight.dec();
         if let (Some(spans), Some(recorded)) = (&self.spans, recorded) {
             spans.take(*recorded, event, record.start);
         }

@@ -44,13 +44,14 @@ impl Latency {
         self.hour.add(bucket, second);
     }
 
-    /// What became of them by a second.
-    pub fn until(&self, second: u32) -> Latencies {
+    /// What became of all of them by a second.
+    pub fn until<'l>(all: impl Iterator<Item = &'l Latency> + Clone, second: u32) -> Latencies {
         let p95 = |counts: &Vec<u64>| percentile(counts, 95);
+        let hours = || all.clone().map(|one| &one.hour);
         Latencies {
-            minute: percentiles(&self.minute.sums(second)),
-            hour: percentiles(&self.hour.sums(second)),
-            series: self.hour.series(second).iter().map(p95).collect(),
+            minute: percentiles(&Window::sums_of(all.clone().map(|one| &one.minute), second)),
+            hour: percentiles(&Window::sums_of(hours(), second)),
+            series: Window::series_of(hours(), second).iter().map(p95).collect(),
         }
     }
 }
@@ -96,6 +97,10 @@ const BUCKETS: usize = (LAST - FIRST) as usize * 4;
 mod tests {
     use super::*;
 
+    fn until(latency: &Latency, second: u32) -> Latencies {
+        Latency::until([latency].into_iter(), second)
+    }
+
     #[test]
     fn every_duration_lies_in_a_bucket_that_ends_at_most_a_quarter_later() {
         for micros in (8..5000).chain([99_999, 1_000_000, 9_000_000, 16_777_215]) {
@@ -111,19 +116,32 @@ mod tests {
     #[test]
     fn percentiles_are_those_of_what_was_counted() {
         let latency = Latency::default();
-        assert_eq!(latency.until(0).minute, None);
+        assert_eq!(until(&latency, 0).minute, None);
         for millis in 1..=100 {
             latency.add(Duration::from_millis(millis), 7);
         }
-        let Some(found) = latency.until(7).minute else { panic!("none") };
+        let Some(found) = until(&latency, 7).minute else { panic!("none") };
         for (found, exact) in [(found.half, 50), (found.p95, 95), (found.p99, 99)] {
             let exact = Duration::from_millis(exact);
             assert!(found >= exact && found <= exact + exact / 4, "{found:?} {exact:?}");
         }
-        let later = latency.until(100);
+        let later = until(&latency, 100);
         assert_eq!((later.minute, later.hour.is_some()), (None, true));
         assert_eq!(later.series.iter().flatten().count(), 1);
-        assert_eq!(latency.until(3700), Latencies { series: vec![None; 60], ..Latencies::default() });
+        assert_eq!(until(&latency, 3700), Latencies { series: vec![None; 60], ..Latencies::default() });
+    }
+
+    #[test]
+    fn what_several_have_counted_is_told_together() {
+        let [one, other] = [1, 100].map(|millis| {
+            let latency = Latency::default();
+            (0..50).for_each(|_| latency.add(Duration::from_millis(millis), 7));
+            latency
+        });
+        let found = Latency::until([&one, &other].into_iter(), 7);
+        let [lesser, greater] = [&one, &other].map(|latency| until(latency, 7).hour.unwrap());
+        assert_eq!(found.hour, Some(Percentiles { half: lesser.half, ..greater }));
+        assert_eq!(found.series.iter().flatten().collect::<Vec<_>>(), [&greater.p95]);
     }
 
     #[test]
@@ -131,6 +149,6 @@ mod tests {
         let latency = Latency::default();
         latency.add(Duration::from_micros(100), 0);
         let end = Duration::from_micros(112);
-        assert_eq!(latency.until(0).hour, Some(Percentiles { half: end, p95: end, p99: end }));
+        assert_eq!(until(&latency, 0).hour, Some(Percentiles { half: end, p95: end, p99: end }));
     }
 }

@@ -44,11 +44,19 @@ impl<const WIDTH: u32, const LENGTH: u32> Window<WIDTH, LENGTH> {
 
     /// How many there were of each kind in the window that ends at a second.
     pub fn sums(&self, second: u32) -> Vec<u64> {
-        let mut sums = vec![0; self.kinds];
-        for slot in self.series(second) {
-            sums.iter_mut().zip(slot).for_each(|(sum, count)| *sum += count);
-        }
-        sums
+        self.series(second).into_iter().reduce(added).unwrap_or_default()
+    }
+
+    /// The same in several windows together.
+    pub fn sums_of<'w>(windows: impl Iterator<Item = &'w Self>, second: u32) -> Vec<u64> {
+        windows.map(|window| window.sums(second)).reduce(added).unwrap_or_default()
+    }
+
+    /// How many there were of each kind in each slot of several windows together, the oldest first.
+    pub fn series_of<'w>(windows: impl Iterator<Item = &'w Self>, second: u32) -> Vec<Vec<u64>> {
+        let both =
+            |one: Vec<Vec<u64>>, other| one.into_iter().zip::<Vec<Vec<u64>>>(other).map(|(a, b)| added(a, b)).collect();
+        windows.map(|window| window.series(second)).reduce(both).unwrap_or_default()
     }
 
     /// How many there were of each kind in each slot of the window that ends at a second, the oldest first.
@@ -72,6 +80,11 @@ impl<const WIDTH: u32, const LENGTH: u32> Window<WIDTH, LENGTH> {
         let at = (stretch % LENGTH) as usize * self.kinds;
         self.counts.get(at..at + self.kinds).unwrap_or_default()
     }
+}
+
+fn added(mut sums: Vec<u64>, more: Vec<u64>) -> Vec<u64> {
+    sums.iter_mut().zip(more).for_each(|(sum, count)| *sum += count);
+    sums
 }
 
 /// As far below the end as there are never threads that add at the same time.

@@ -448,7 +448,7 @@ async fn the_log_the_pam_and_the_caller_have_the_same_ids() {
 
 /// Ends a world and gives what it told: its log, and its metrics once everything was counted.
 async fn seen(world: World) -> (Vec<Value>, String) {
-    let portcullis = std::sync::Arc::clone(&world.portcullis);
+    let portcullis = world.portcullis.clone();
     let lines = world.finish().await;
     (lines, String::from_utf8(portcullis.exposition()).unwrap())
 }

@@ -474,7 +474,7 @@ impl File {
 impl Ledger {
     /// Holds log, metrics and PAM against what was expected.
     async fn settle(self, name: &str, world: Arc<World>) -> Result<(), String> {
-        let (portcullis, pam) = (Arc::clone(&world.portcullis), world.pam.clone());
+        let (portcullis, pam) = (world.portcullis.clone(), world.pam.clone());
         let world = Arc::into_inner(world).expect("a case still runs");
         let lines = world.finish().await;
         for (id, expected, line) in &self.heard {

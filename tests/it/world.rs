@@ -16,7 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use portcullis::admin::Admin;
 use portcullis::config::{Complaint, Flags, Settings};
 use portcullis::log::{Log, Writer};
-use portcullis::proxy::current::Current;
+use portcullis::proxy::current::{Current, Held};
 use portcullis::proxy::listener::{Server, bind};
 use portcullis::proxy::story::Portcullis;
 use portcullis::secret::DigestKey;
@@ -41,7 +41,7 @@ pub struct World {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub pam: Pam,
-    pub portcullis: Arc<Portcullis>,
+    pub portcullis: Held<Portcullis>,
     /// Whether the process would be ready.
     pub ready: watch::Sender<bool>,
     server: Option<Server>,

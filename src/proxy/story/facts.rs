@@ -38,7 +38,7 @@ impl Portcullis {
             // An end within the day that is over counts as one day ago.
             certificates: expiries.map(|expiry| (expiry.certificate, (expiry.at - second).div_euclid(DAY))).collect(),
             certificates_stale: self.certificates.are_stale(),
-            in_flight: count(self.metrics.in_flight.value()),
+            in_flight: count(self.metrics.in_flight()),
             upstream_in_flight: (self.places.taken() as u64, self.limits.in_flight.into()),
             connections: (count(self.metrics.connections.value()), self.limits.connections.into()),
             log_dropped: self.log.dropped(),
