@@ -4,11 +4,16 @@
 //! hand work from thread to thread costs more than a request does: two context switches, and caches that start cold. What
 //! is lost is that a single connection, HTTP/2 included, is served by one core. Each thread has a socket of its own to accept
 //! from, and the kernel draws for each connection which of them it goes to.
+//!
+//! Where there is one for each core, each stays on its own: two that meet on one core wait for each other while another core
+//! has none, and half of their callers wait with them.
 
 use std::cell::Cell;
 use std::io;
 use std::thread;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 
@@ -70,12 +75,20 @@ impl Threads {
     pub fn start(count: usize) -> io::Result<Threads> {
         let (stop, stopped) = watch::channel(());
         let mut handles = Vec::with_capacity(count);
+        let cores = Cores::of_this_process();
         for number in 0..count {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let own = cores.as_ref().filter(|cores| cores.count() == count).and_then(|cores| cores.one(number));
+            // What is computed beside, as passwords are, must not stand in the way of the thread that asked for it.
+            let anywhere = cores.clone();
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .on_thread_start(move || anywhere.iter().for_each(Cores::stay))
+                .build()?;
             handles.push(runtime.handle().clone());
             let mut stopped = stopped.clone();
             thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
                 NUMBER.set(number);
+                own.iter().for_each(Cores::stay);
                 // Ends in an error, when nobody is left who could stop it: that is the sign.
                 let _ = runtime.block_on(stopped.changed());
                 runtime.shutdown_background();
@@ -89,6 +102,41 @@ impl Threads {
         &self.handles
     }
 }
+
+/// Cores that a thread may run on.
+#[derive(Clone)]
+struct Cores(CpuSet);
+
+impl Cores {
+    /// Those that the thread may which asks; `None` where the kernel does not say.
+    fn of_this_process() -> Option<Cores> {
+        sched_getaffinity(CALLING).ok().map(Cores)
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..CpuSet::count()).filter(|core| self.0.is_set(*core).unwrap_or(false))
+    }
+
+    fn count(&self) -> usize {
+        self.numbers().count()
+    }
+
+    /// The one at a place among them.
+    fn one(&self, at: usize) -> Option<Cores> {
+        let mut one = CpuSet::new();
+        one.set(self.numbers().nth(at)?).ok()?;
+        Some(Cores(one))
+    }
+
+    /// Keeps the thread that asks on these.
+    fn stay(&self) {
+        // Where the kernel does not allow it, the thread serves all the same.
+        let _ = sched_setaffinity(CALLING, &self.0);
+    }
+}
+
+/// The thread that asks, for the kernel.
+const CALLING: Pid = Pid::from_raw(0);
 
 /// The number of the thread that asks, from 0; 0 as well for one that is none of these.
 pub fn current() -> usize {
@@ -107,6 +155,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn one_for_each_core_stays_there_and_others_go_where_there_is_room() {
+        let all: Vec<usize> = Cores::of_this_process().unwrap().numbers().collect();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let cores = || Cores::of_this_process().unwrap().numbers().collect::<Vec<_>>();
+        let alone: Vec<Vec<usize>> = all.iter().map(|core| vec![*core]).collect();
+        let anywhere = vec![all.clone(); all.len() + 1];
+        for (count, expected) in [(all.len(), alone), (all.len() + 1, anywhere)] {
+            let threads = Threads::start(count).unwrap();
+            let on = |handle: &Handle| runtime.block_on(handle.spawn(async move { cores() })).unwrap();
+            assert_eq!(threads.handles().iter().map(on).collect::<Vec<_>>(), expected);
+            let beside = |handle: &Handle| runtime.block_on(handle.spawn_blocking(cores)).unwrap();
+            assert!(threads.handles().iter().all(|handle| beside(handle) == all));
+        }
+    }
 
     #[test]
     fn each_thread_has_its_own_as_long_as_there_are_enough() {
