@@ -273,7 +273,8 @@ pub fn reference() -> String {
          Made from the code; `UPDATE_REFERENCE=1 cargo test --quiet reference` makes it again.\n\n\
          One JSON object a line on standard output. Each has `timestamp` (RFC 3339, UTC), `level` (`info`, `warn`, `error`) and\n\
          `event`; names are those of OpenTelemetry's semantic conventions where there is one. No secret, token, signature or\n\
-         credential is ever in it.\n\n\
+         credential is ever in it. Requests that are answered within a few milliseconds may change places, if different threads\n\
+         serve them: go by `timestamp`. Any other event stands behind everything that was said before it.\n\n\
          `log.sample` leaves out requests that were admitted, went well and ended no token: all but a share of them, drawn by\n\
          their trace ids, so that replicas keep the same. Everything else is there; only of refusals, what goes beyond\n\
          `log.refusals_per_second` with one caller, address and reason is told in one `requests_refused`.\n",

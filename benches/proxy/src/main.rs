@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `ROUNDS` and `SECONDS` say how often and how long each is measured; five times three seconds, unless told otherwise.
-//! Needs wrk and h2load (`apt-get install wrk nghttp2-client`), and for the others `haproxy nginx libnginx-mod-http-lua`.
+//! Needs wrk and h2load (`apt-get install wrk nghttp2-client`), and for the others `haproxy nginx libnginx-mod-http-lua
+//! lua-cjson`.
 //!
 //! Others are a proxy that is nothing but pingora, from the same lock file, and HAProxy and nginx with Lua doing the same
 //! checks (`peers/`), where they are installed. What counts is the CPU time of a proxy's processes per request: it hangs
