@@ -75,7 +75,7 @@ impl Threads {
     pub fn start(count: usize) -> io::Result<Threads> {
         let (stop, stopped) = watch::channel(());
         let mut handles = Vec::with_capacity(count);
-        let cores = Cores::of_this_process();
+        let cores = Cores::allowed();
         for number in 0..count {
             let own = cores.as_ref().filter(|cores| cores.count() == count).and_then(|cores| cores.one(number));
             // What is computed beside, as passwords are, must not stand in the way of the thread that asked for it.
@@ -109,7 +109,7 @@ struct Cores(CpuSet);
 
 impl Cores {
     /// Those that the thread may which asks; `None` where the kernel does not say.
-    fn of_this_process() -> Option<Cores> {
+    fn allowed() -> Option<Cores> {
         sched_getaffinity(CALLING).ok().map(Cores)
     }
 
@@ -158,9 +158,9 @@ mod tests {
 
     #[test]
     fn one_for_each_core_stays_there_and_others_go_where_there_is_room() {
-        let all: Vec<usize> = Cores::of_this_process().unwrap().numbers().collect();
+        let all: Vec<usize> = Cores::allowed().unwrap().numbers().collect();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let cores = || Cores::of_this_process().unwrap().numbers().collect::<Vec<_>>();
+        let cores = || Cores::allowed().unwrap().numbers().collect::<Vec<_>>();
         let alone: Vec<Vec<usize>> = all.iter().map(|core| vec![*core]).collect();
         let anywhere = vec![all.clone(); all.len() + 1];
         for (count, expected) in [(all.len(), alone), (all.len() + 1, anywhere)] {
