@@ -10,7 +10,7 @@ use crate::digits::{self, put_number, put_shown, put_timestamp, six_digits};
 use crate::hex;
 use crate::json::plain_length;
 
-/// The name of a member with everything around it, `,"name":`, so that it is written at once. Made by [`member!`].
+/// The name of a member with everything around it, `,"name":`, so that it is written at once. Made by `member!`.
 #[derive(Clone, Copy)]
 pub struct Member(#[doc(hidden)] pub &'static str);
 
